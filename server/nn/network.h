@@ -1,0 +1,146 @@
+#ifndef GRADWATCH_SERVER_NN_NETWORK_H_
+#define GRADWATCH_SERVER_NN_NETWORK_H_
+
+#include <array>
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/types/span.h"
+#include "server/base/batch.h"
+#include "server/nn/network_config.h"
+
+namespace gradwatch::nn {
+
+// How much ForwardBackward measures on its way. It never changes the loss or a gradient by a bit.
+enum class Detail {
+  kNone,
+  kGrowth,  // State-gradient and carry norms, carry ratios.
+  kFull,    // Also RMS, extremes and saturation of the states.
+};
+
+constexpr int kGatesMax = 4;
+
+// What one recurrent layer did at each time step of the last ForwardBackward. Norms and means run
+// over the valid rows only and are summed in double. What does not exist is NaN. Spans are empty
+// where the detail did not ask for them; they are valid until the next call on the network.
+struct LayerTrace {
+  // ||delta_t||, Frobenius over valid rows x H, t = 0..T-1. delta_t is the total gradient at h_t
+  // (from t + 1, from the layer above or the read-out); for the LSTM jointly with the gradient at
+  // c_t that comes through t + 1 only: the adjoint of the state (h_t, c_t) that step t + 1 reads.
+  absl::Span<const double> state_gradient_norm;
+  // ||carry_t||, t = 0..T-2: the part of delta_t that arrives from t + 1, before the local term is
+  // added. NaN where truncation cuts.
+  absl::Span<const double> carry_norm;
+  // carry_norm[t] / state_gradient_norm[t + 1], t = 0..T-2. NaN where truncation cuts, or where one
+  // of the two norms is below 1e-30 or not finite.
+  absl::Span<const double> carry_ratio;
+
+  // From here on only at Detail::kFull.
+  absl::Span<const double> hidden_rms;  // sqrt(mean h^2), t = 0..T-1.
+  absl::Span<const double> hidden_max;  // max |h|, t = 0..T-1.
+  absl::Span<const double> cell_rms;    // LSTM: sqrt(mean c^2); empty for other cells.
+  absl::Span<const double> cell_max;    // LSTM: max |c|.
+
+  // Shares over all valid (t, row, unit).
+  double saturated_share = 0.0;  // RNN tanh: |h| > 0.99; NaN for other cells.
+  double dead_share = 0.0;       // RNN ReLU: units that are 0 at every (t, row); NaN else.
+  int gates = 0;                 // Entries used below: 3 (GRU r, z, and n), 4 (LSTM),
+                                 // 1 (RNN sigmoid), else 0.
+  std::array<double, kGatesMax> gate_closed{};  // Sigmoid gates: share < 0.05. Candidate: NaN.
+  std::array<double, kGatesMax> gate_open{};    // Sigmoid gates: share > 0.95. Candidate: NaN.
+};
+
+// Where the first NaN or infinity came up.
+struct NonFinite {
+  enum class Stage { kInput, kHidden, kReadout, kLoss, kBackward, kWeightGradient };
+  Stage stage = Stage::kInput;
+  // "input", "h_l0", "c_l0", "readout", "loss", "delta_h", "gate_gradient_l0", or a parameter's
+  // name.
+  std::string tensor;
+  int layer = -1;          // -1 where no layer applies.
+  int64_t time_step = -1;  // -1 where no time step applies.
+};
+
+// A recurrent network with its weights, gradients and work memory, in float or double.
+//
+// Everything is allocated by the constructor: the other calls allocate nothing, unless they say so.
+// Same build, config, weights, state and batch: same bits. Detail changes no bit.
+// Threads: one at a time.
+template <typename S>
+class Network {
+ public:
+  // Plans for batches of at most `rows_max` x `time_steps_max`. Weights and state are zero.
+  // Requires a config as NetworkConfig says it; input that a user gave is checked before.
+  Network(const NetworkConfig& config, int64_t rows_max, int64_t time_steps_max);
+  ~Network();
+  Network(const Network&) = delete;
+  Network& operator=(const Network&) = delete;
+
+  const NetworkConfig& config() const;
+  const std::vector<Parameter>& parameters() const;
+
+  // Draws all weights; each tensor from its own stream (seed, name), in double, then rounded.
+  // Allocates.
+  void Initialize(uint64_t seed);
+
+  // The flat buffers, laid out as parameters() says. Weights may be changed between calls.
+  absl::Span<S> weights();
+  absl::Span<const S> weights() const;
+  absl::Span<S> gradients();
+  absl::Span<const S> gradients() const;
+
+  // Runs the batch without looking at its targets; read outputs() after.
+  // Every run moves the carried state on; see state().
+  void Predict(const Batch& batch);
+
+  // Loss of the batch: weighted mean over positions (mean squared error is first averaged over the
+  // outputs of a position), summed in double; 0 if no position has weight. Natural logarithm.
+  double Forward(const Batch& batch);
+
+  // The same loss, and its exact gradient in gradients() (overwritten).
+  double ForwardBackward(const Batch& batch, Detail detail = Detail::kNone);
+
+  // The read-out of the last run, in front of the loss: O values of `row` at time step `t`. With a
+  // loss at the last step there is one per row and `t` is not looked at. Requires a valid position.
+  absl::Span<const S> output(int64_t t, int64_t row) const;
+
+  // h of one layer in the last run, H values of a valid (t, row).
+  absl::Span<const S> hidden_state(int layer, int64_t t, int64_t row) const;
+
+  // Per layer, of the last ForwardBackward.
+  absl::Span<const LayerTrace> traces() const;
+
+  // Where the last ForwardBackward first left the finite numbers, in computation order: input, h
+  // and c by layer and time step, read-out, loss, backward by falling layer and time step, weight
+  // gradients. Nothing when all is finite. Scans all buffers and allocates: ask when it matters.
+  std::optional<NonFinite> FirstNonFinite() const;
+
+  // The state that the next run starts from, for rows that do not restart: per layer h
+  // [rows_max, H] and, for the LSTM, c [rows_max, H]. After a run, row b holds the state after its
+  // last valid time step. Copy it out and back in to resume exactly.
+  absl::Span<S> state();
+  absl::Span<const S> state() const;
+  void ResetState();  // To zero.
+
+  // For gradient checks under truncation: from now on each chunk begins from the states that the
+  // last run had there, whatever the weights are, as the truncated gradient supposes. Allocates.
+  void HoldChunkStates();
+  void ReleaseChunkStates();
+
+  // Bytes held, as MemoryBytesOf.
+  int64_t memory_bytes() const;
+
+ private:
+  class Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+extern template class Network<float>;
+extern template class Network<double>;
+
+}  // namespace gradwatch::nn
+
+#endif  // GRADWATCH_SERVER_NN_NETWORK_H_

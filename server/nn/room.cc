@@ -1,0 +1,1 @@
+// The nn room has no source yet.
