@@ -1,0 +1,1 @@
+// The alerts room has no source yet.

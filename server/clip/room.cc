@@ -1,0 +1,1 @@
+// The clip room has no source yet.

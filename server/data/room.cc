@@ -1,0 +1,1 @@
+// The data room has no source yet.

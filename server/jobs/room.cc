@@ -1,0 +1,1 @@
+// The jobs room has no source yet.

@@ -1,0 +1,1 @@
+// The metrics room has no source yet.

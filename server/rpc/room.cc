@@ -1,0 +1,1 @@
+// The rpc room has no source yet.

@@ -1,0 +1,1 @@
+// The stats room has no source yet.

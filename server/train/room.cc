@@ -1,0 +1,1 @@
+// The train room has no source yet.

@@ -1,0 +1,1 @@
+// The web room has no source yet.
