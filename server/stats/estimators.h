@@ -1,0 +1,84 @@
+#ifndef GRADWATCH_SERVER_STATS_ESTIMATORS_H_
+#define GRADWATCH_SERVER_STATS_ESTIMATORS_H_
+
+#include <cstdint>
+#include <vector>
+
+#include "server/base/export.h"
+#include "server/stats/state_bytes.h"
+
+// Running estimates over a stream of numbers. All of them drop NaN and infinities, are written and
+// read back bit for bit, and belong to one thread at a time.
+namespace gradwatch::stats {
+
+// Exponential moving average with bias correction: after one value it is that value.
+class GRADWATCH_ENGINE_API Ema {
+ public:
+  // `beta` in [0, 1): the weight of the past.
+  explicit Ema(double beta) : beta_(beta) {}
+
+  void Add(double value);
+  double value() const;  // NaN before the first value.
+  int64_t count() const { return count_; }
+
+  void SaveState(StateWriter* writer) const;
+  void LoadState(StateReader* reader);
+
+ private:
+  double beta_;
+  double sum_ = 0.0;
+  double weight_ = 0.0;  // 1 - beta^count.
+  int64_t count_ = 0;
+};
+
+// The last values, with their quantiles.
+class GRADWATCH_ENGINE_API Window {
+ public:
+  // Keeps at most `capacity` values, at least 1.
+  explicit Window(int capacity);
+
+  void Add(double value);
+  int size() const { return static_cast<int>(ring_.size()); }
+  int capacity() const { return capacity_; }
+  // Interpolated between order statistics (0 is the smallest, 0.5 the median, 1 the largest);
+  // NaN when empty.
+  double Quantile(double q) const;
+  // Median of |value - center|; NaN when empty.
+  double MedianDistance(double center) const;
+
+  void SaveState(StateWriter* writer) const;
+  void LoadState(StateReader* reader);
+
+ private:
+  int capacity_;
+  int next_ = 0;  // Where the next value goes once the ring is full.
+  std::vector<double> ring_;
+  mutable std::vector<double> scratch_;  // So that a query allocates nothing.
+};
+
+// Robust outlier score in the log domain over the last 128 positive values:
+// z = (ln x - median) / max(1.4826 * MAD, 0.1), both taken over logarithms.
+// The score is asked for before the value is added: inside its own window no value could score
+// above (W - 1) / sqrt(W).
+class GRADWATCH_ENGINE_API LogMadWindow {
+ public:
+  static constexpr int kCapacity = 128;
+  static constexpr double kScaleFloor = 0.1;
+
+  LogMadWindow() : logs_(kCapacity) {}
+
+  double RobustZ(double value) const;  // NaN when empty, or for a value that is not positive.
+  double median() const;               // Of the values themselves; NaN when empty.
+  int size() const { return logs_.size(); }
+  void Add(double value);  // Drops what is not positive and finite.
+
+  void SaveState(StateWriter* writer) const { logs_.SaveState(writer); }
+  void LoadState(StateReader* reader) { logs_.LoadState(reader); }
+
+ private:
+  Window logs_;
+};
+
+}  // namespace gradwatch::stats
+
+#endif  // GRADWATCH_SERVER_STATS_ESTIMATORS_H_

@@ -1,0 +1,47 @@
+#ifndef GRADWATCH_SERVER_STATS_GRADIENT_STATS_H_
+#define GRADWATCH_SERVER_STATS_GRADIENT_STATS_H_
+
+#include <array>
+#include <cstdint>
+
+#include "absl/types/span.h"
+#include "server/base/export.h"
+
+// What one pass over a tensor tells. Everything here reads its input once (in blocks that stay in
+// the first-level cache), allocates nothing, sums in double in an order that only depends on the
+// size, and gives the same bits of a norm whichever function asks.
+namespace gradwatch::stats {
+
+// Entries with a magnitude in [2^(bin - 40), 2^(bin - 39)) are counted in `bin`; what is below the
+// first bin or above the last is counted in those. Zeros, NaN and infinities are not.
+constexpr int kHistogramBins = 64;
+constexpr int kHistogramBinOfOne = 40;
+using Log2Histogram = std::array<uint32_t, kHistogramBins>;
+
+struct TensorSummary {
+  double norm = 0.0;      // L2. NaN or infinite exactly when an entry is.
+  double max_abs = 0.0;   // NaN entries left out; infinite when an entry is.
+  int64_t zeros = 0;      // Entries that are +0 or -0.
+  int64_t nonfinite = 0;  // NaN or infinite entries.
+};
+
+// Of one tensor; all zero for an empty one. `histogram`, when not null, is overwritten.
+template <typename S>
+GRADWATCH_ENGINE_API TensorSummary Summarize(absl::Span<const S> values,
+                                             Log2Histogram* histogram = nullptr);
+
+// L2 norm, the same bits as Summarize. A finite tensor has a finite norm, also where the squares
+// overflow or underflow a double.
+template <typename S>
+GRADWATCH_ENGINE_API double Norm(absl::Span<const S> values);
+
+// L2 norm of after - before, the difference taken in double. Requires equal sizes.
+template <typename S>
+GRADWATCH_ENGINE_API double DifferenceNorm(absl::Span<const S> after, absl::Span<const S> before);
+
+// L2 norm over tensors whose own norms are given: the root of the sum of squares, in their order.
+GRADWATCH_ENGINE_API double CombineNorms(absl::Span<const double> norms);
+
+}  // namespace gradwatch::stats
+
+#endif  // GRADWATCH_SERVER_STATS_GRADIENT_STATS_H_
