@@ -1,6 +1,7 @@
 #ifndef GRADWATCH_SERVER_BASE_BATCH_H_
 #define GRADWATCH_SERVER_BASE_BATCH_H_
 
+#include <cstddef>
 #include <cstdint>
 #include <vector>
 
