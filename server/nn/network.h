@@ -3,6 +3,7 @@
 
 #include <array>
 #include <cstdint>
+#include <limits>
 #include <memory>
 #include <optional>
 #include <string>
@@ -44,21 +45,23 @@ struct LayerTrace {
   absl::Span<const double> cell_rms;    // LSTM: sqrt(mean c^2); empty for other cells.
   absl::Span<const double> cell_max;    // LSTM: max |c|.
 
-  // Shares over all valid (t, row, unit).
-  double saturated_share = 0.0;  // RNN tanh: |h| > 0.99; NaN for other cells.
-  double dead_share = 0.0;       // RNN ReLU: units that are 0 at every (t, row); NaN else.
-  int gates = 0;                 // Entries used below: 3 (GRU r, z, and n), 4 (LSTM),
-                                 // 1 (RNN sigmoid), else 0.
-  std::array<double, kGatesMax> gate_closed{};  // Sigmoid gates: share < 0.05. Candidate: NaN.
-  std::array<double, kGatesMax> gate_open{};    // Sigmoid gates: share > 0.95. Candidate: NaN.
+  // Shares over all valid (t, row, unit); NaN for cells that have no such thing.
+  double saturated_share = std::numeric_limits<double>::quiet_NaN();  // RNN tanh: |h| > 0.99.
+  // RNN ReLU: share of the units that are 0 at every (t, row).
+  double dead_share = std::numeric_limits<double>::quiet_NaN();
+  // Gates below: 4 for the LSTM, 3 for the GRU, 1 for the sigmoid RNN (its h), else 0.
+  int gates = 0;
+  // Share of the gate's values below 0.05 and above 0.95. NaN for the candidate (GRU n, LSTM g).
+  std::array<double, kGatesMax> gate_closed{};
+  std::array<double, kGatesMax> gate_open{};
 };
 
 // Where the first NaN or infinity came up.
 struct NonFinite {
   enum class Stage { kInput, kHidden, kReadout, kLoss, kBackward, kWeightGradient };
   Stage stage = Stage::kInput;
-  // "input", "h_l0", "c_l0", "readout", "loss", "delta_h", "gate_gradient_l0", or a parameter's
-  // name.
+  // "input", "h_l0", "c_l0", "readout", "loss", "readout_gradient", "gate_gradient_l0" (gradient at
+  // the pre-activations), or a parameter's name.
   std::string tensor;
   int layer = -1;          // -1 where no layer applies.
   int64_t time_step = -1;  // -1 where no time step applies.
