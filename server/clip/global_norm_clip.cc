@@ -1,0 +1,41 @@
+#include "server/clip/global_norm_clip.h"
+
+#include "server/clip/norm_rule.h"
+
+namespace gradwatch::clip {
+namespace {
+
+class GlobalNormClip final : public ClipPolicy {
+ public:
+  explicit GlobalNormClip(const NormRule& rule) : rule_(rule) {}
+
+  absl::string_view name() const override { return "global_norm"; }
+  PolicyReport Clip(const ClipContext<float>& context) override { return Apply(context); }
+  PolicyReport Clip(const ClipContext<double>& context) override { return Apply(context); }
+
+ private:
+  template <typename S>
+  PolicyReport Apply(const ClipContext<S>& context) const {
+    const double norm = NormOf(rule_.order, context.blocks);
+    const double coefficient = rule_.Coefficient(norm);
+    PolicyReport report;
+    report.norm = norm;
+    report.coefficient = coefficient;
+    report.changed = coefficient < 1.0;
+    if (report.changed) {
+      for (const Block<S>& block : context.blocks) Scale(block.gradient, coefficient);
+    }
+    return report;
+  }
+
+  const NormRule rule_;
+};
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<ClipPolicy>> NewGlobalNormClip(const v1::GlobalNormClip& spec) {
+  ASSIGN_OR_RETURN(const NormRule rule, NormRuleFromProto(spec, "global_norm"));
+  return std::make_unique<GlobalNormClip>(rule);
+}
+
+}  // namespace gradwatch::clip

@@ -1,1 +1,0 @@
-// The clip room has no source yet.
