@@ -1,0 +1,45 @@
+#ifndef GRADWATCH_SERVER_NN_CELLS_H_
+#define GRADWATCH_SERVER_NN_CELLS_H_
+
+#include <cstdint>
+
+#include "server/nn/network_config.h"
+
+namespace gradwatch::nn {
+
+// One cell at one time step, for `rows` rows of `hidden` units. All arrays are row-major without
+// gaps; what a cell does not have is null.
+template <typename S>
+struct CellStep {
+  int64_t rows = 0;
+  int64_t hidden = 0;
+  // [rows, G*H]. Forward: pre-activations W_ih x + b_ih + W_hh h + b_hh turn into activations
+  // (the plain cells leave them). Backward: they turn into the gradient at the pre-activations.
+  S* gates = nullptr;
+  // GRU, [rows, H]: W_hn h + b_hn, which is kept out of the third gate. Backward turns it into its
+  // gradient.
+  S* candidate = nullptr;
+  const S* h_before = nullptr;  // [rows, H]
+  S* h = nullptr;               // [rows, H]
+  const S* c_before = nullptr;  // LSTM, [rows, H]
+  S* c = nullptr;               // LSTM, [rows, H]
+  S* c_tanh = nullptr;          // LSTM, [rows, H]: tanh(c).
+};
+
+template <typename S>
+void ForwardCell(Cell cell, const CellStep<S>& step);
+
+// Before: delta_h is the total gradient at h, delta_c (LSTM) the one at c from the next step.
+// After: delta_h is what reaches the h before without passing W_hh, delta_c what reaches the c
+// before.
+template <typename S>
+void BackwardCell(Cell cell, const CellStep<S>& step, S* delta_h, S* delta_c);
+
+extern template void ForwardCell(Cell, const CellStep<float>&);
+extern template void ForwardCell(Cell, const CellStep<double>&);
+extern template void BackwardCell(Cell, const CellStep<float>&, float*, float*);
+extern template void BackwardCell(Cell, const CellStep<double>&, double*, double*);
+
+}  // namespace gradwatch::nn
+
+#endif  // GRADWATCH_SERVER_NN_CELLS_H_

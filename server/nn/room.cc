@@ -1,1 +1,0 @@
-// The nn room has no source yet.
