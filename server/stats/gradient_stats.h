@@ -30,8 +30,8 @@ template <typename S>
 GRADWATCH_ENGINE_API TensorSummary Summarize(absl::Span<const S> values,
                                              Log2Histogram* histogram = nullptr);
 
-// L2 norm, the same bits as Summarize. A finite tensor has a finite norm, also where the squares
-// overflow or underflow a double.
+// L2 norm, the same bits as Summarize. A finite tensor has a finite norm, also where its squares
+// overflow or underflow a double (as long as the norm itself does not).
 template <typename S>
 GRADWATCH_ENGINE_API double Norm(absl::Span<const S> values);
 

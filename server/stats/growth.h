@@ -25,10 +25,10 @@ struct LayerCarry {
 // their regulariser). The growth factor of a layer is exp(mean of ln(carry_t / delta_{t+1})) over
 // the valid pairs.
 struct Growth {
-  double growth_factor = 0.0;     // The largest over layers.
-  int layer = 0;                  // Which layer that is.
-  std::optional<double> horizon;  // -1 / ln(growth_factor) time steps; absent from 1 upwards.
-  bool horizon_beyond_window = false;  // The horizon is longer than the window: a lower bound.
+  double growth_factor = 0.0;          // The largest over layers.
+  int layer = 0;                       // Which layer that is.
+  std::optional<double> horizon;       // -1 / ln(growth_factor) time steps; absent from 1 upwards.
+  bool horizon_beyond_window = false;  // Longer than the window (or endless): a lower bound.
   double decades = 0.0;                // window * log10(growth_factor).
   int window = 0;                      // Back-propagated length, in time steps.
   // The smallest lag (time steps back from the end of a window) at which the gradient fell below

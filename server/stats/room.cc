@@ -1,1 +1,0 @@
-// The stats room has no source yet.

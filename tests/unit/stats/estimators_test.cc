@@ -1,0 +1,166 @@
+#include "server/stats/estimators.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <vector>
+
+#include "gtest/gtest.h"
+
+namespace gradwatch::stats {
+namespace {
+
+constexpr double kNaN = std::numeric_limits<double>::quiet_NaN();
+constexpr double kInfinity = std::numeric_limits<double>::infinity();
+
+TEST(Ema, CorrectsTheBiasOfItsStart) {
+  Ema ema(0.98);
+  EXPECT_TRUE(std::isnan(ema.value()));
+
+  ema.Add(5.0);
+  EXPECT_DOUBLE_EQ(ema.value(), 5.0);
+
+  ema.Add(7.0);
+  EXPECT_NEAR(ema.value(), (0.98 * 0.02 * 5.0 + 0.02 * 7.0) / (1.0 - 0.98 * 0.98), 1e-12);
+}
+
+TEST(Ema, DropsWhatIsNotFinite) {
+  Ema ema(0.5);
+  ema.Add(1.0);
+
+  ema.Add(kNaN);
+  ema.Add(kInfinity);
+
+  EXPECT_EQ(ema.value(), 1.0);
+  EXPECT_EQ(ema.count(), 1);
+}
+
+TEST(Window, QuantilesInterpolateBetweenOrderStatistics) {
+  Window window(10);
+  EXPECT_TRUE(std::isnan(window.Quantile(0.5)));
+  for (const double value : {4.0, 1.0, 3.0, 2.0}) window.Add(value);
+
+  EXPECT_EQ(window.Quantile(0.0), 1.0);
+  EXPECT_EQ(window.Quantile(0.5), 2.5);
+  EXPECT_EQ(window.Quantile(1.0), 4.0);
+  EXPECT_NEAR(window.Quantile(0.9), 3.7, 1e-12);
+}
+
+TEST(Window, ForgetsTheOldest) {
+  Window window(3);
+  for (const double value : {100.0, 200.0, 1.0, kNaN, 2.0, 3.0}) window.Add(value);
+
+  EXPECT_EQ(window.size(), 3);
+  EXPECT_EQ(window.Quantile(1.0), 3.0);
+  EXPECT_EQ(window.Quantile(0.0), 1.0);
+}
+
+TEST(LogMadWindow, ScoresAgainstThePastOnly) {
+  LogMadWindow window;
+  for (int i = 0; i < 128; ++i) window.Add(std::exp(i % 2 == 0 ? 1.0 : 3.0));
+
+  // Median 2, median distance 1.
+  EXPECT_NEAR(window.RobustZ(std::exp(2.0)), 0.0, 1e-12);
+  EXPECT_NEAR(window.RobustZ(std::exp(2.0 + 1.4826 * 20.0)), 20.0, 1e-9);
+  EXPECT_NEAR(window.median(), std::exp(2.0), 1e-12);
+}
+
+TEST(LogMadWindow, ScaleHasAFloor) {
+  LogMadWindow window;
+  for (int i = 0; i < 64; ++i) window.Add(2.0);
+
+  EXPECT_NEAR(window.RobustZ(2.0 * std::exp(0.7)), 7.0, 1e-9);
+}
+
+TEST(LogMadWindow, SurvivesNonFiniteZeroAndHugeValues) {
+  LogMadWindow window;
+  for (int i = 0; i < 100; ++i) window.Add(1.0);
+
+  window.Add(kNaN);
+  window.Add(kInfinity);
+  window.Add(0.0);
+  window.Add(-1.0);
+  EXPECT_EQ(window.size(), 100);
+  window.Add(1e300);
+
+  EXPECT_NEAR(window.RobustZ(1.0), 0.0, 1e-12);
+  EXPECT_TRUE(std::isnan(window.RobustZ(kNaN)));
+  EXPECT_TRUE(std::isnan(window.RobustZ(0.0)));
+}
+
+TEST(LogMadWindow, AgreesWithSlowReference) {
+  LogMadWindow window;
+  std::vector<double> logs;
+  uint32_t state = 7;
+  for (int i = 0; i < 300; ++i) {
+    state = state * 1664525U + 1013904223U;
+    const double value = std::exp(static_cast<double>(state >> 8) / (1 << 22) - 2.0);
+    if (logs.size() >= 10) {
+      std::vector<double> past(logs.end() - std::min<ptrdiff_t>(128, std::ssize(logs)), logs.end());
+      const auto median = [](std::vector<double> v) {
+        std::sort(v.begin(), v.end());
+        const size_t n = v.size();
+        return n % 2 == 1 ? v[n / 2] : (v[n / 2 - 1] + v[n / 2]) / 2.0;
+      };
+      const double center = median(past);
+      std::vector<double> distances;
+      for (const double x : past) distances.push_back(std::abs(x - center));
+      const double scale = std::max(1.4826 * median(distances), 0.1);
+      EXPECT_NEAR(window.RobustZ(value), (std::log(value) - center) / scale, 1e-9) << i;
+    }
+    window.Add(value);
+    logs.push_back(std::log(value));
+  }
+}
+
+TEST(Estimators, ContinueExactlyFromTheirState) {
+  Ema ema(0.95);
+  LogMadWindow window;
+  Window norms(50);
+  const auto feed = [](int from, int to, Ema* e, LogMadWindow* w, Window* n) {
+    for (int i = from; i < to; ++i) {
+      const double value = 1.0 + std::sin(i * 0.7);
+      e->Add(value);
+      w->Add(value);
+      n->Add(value);
+    }
+  };
+  feed(0, 200, &ema, &window, &norms);
+  StateWriter writer;
+  ema.SaveState(&writer);
+  window.SaveState(&writer);
+  norms.SaveState(&writer);
+
+  Ema ema2(0.95);
+  LogMadWindow window2;
+  Window norms2(50);
+  StateReader reader(writer.bytes());
+  ema2.LoadState(&reader);
+  window2.LoadState(&reader);
+  norms2.LoadState(&reader);
+  ASSERT_TRUE(reader.ok());
+  ASSERT_TRUE(reader.at_end());
+  feed(200, 330, &ema, &window, &norms);
+  feed(200, 330, &ema2, &window2, &norms2);
+
+  EXPECT_EQ(ema.value(), ema2.value());
+  EXPECT_EQ(ema.count(), ema2.count());
+  EXPECT_EQ(window.RobustZ(5.0), window2.RobustZ(5.0));
+  EXPECT_EQ(norms.Quantile(0.37), norms2.Quantile(0.37));
+}
+
+TEST(Estimators, RefuseAStateThatCannotBe) {
+  StateWriter writer;
+  writer.Int(0);
+  writer.Int(1000);  // More values than the window holds.
+  Window window(10);
+  StateReader reader(writer.bytes());
+
+  window.LoadState(&reader);
+
+  EXPECT_FALSE(reader.ok());
+  EXPECT_EQ(window.size(), 0);
+}
+
+}  // namespace
+}  // namespace gradwatch::stats

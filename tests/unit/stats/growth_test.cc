@@ -1,0 +1,163 @@
+#include "server/stats/growth.h"
+
+#include <cmath>
+#include <limits>
+#include <vector>
+
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+
+namespace gradwatch::stats {
+namespace {
+
+using ::testing::DoubleNear;
+
+constexpr double kNaN = std::numeric_limits<double>::quiet_NaN();
+
+// A layer whose gradient is `delta` at each time step and whose carry is `ratio` times that.
+struct Layer {
+  std::vector<double> norms;
+  std::vector<double> carries;
+  LayerCarry carry() const { return {norms, carries}; }
+};
+
+Layer Constant(int time_steps, double ratio, double delta = 1.0) {
+  Layer layer;
+  layer.norms.assign(static_cast<size_t>(time_steps), delta);
+  layer.carries.assign(static_cast<size_t>(time_steps - 1), ratio * delta);
+  return layer;
+}
+
+TEST(Growth, IsTheGeometricMeanOfTheRatios) {
+  const std::vector<double> norms = {0.5, 2.0, 8.0, 4.0};
+  const std::vector<double> carries = {0.5, 2.0, 8.0};  // Ratios 1/4, 1/4, 2.
+  const LayerCarry layer = {norms, carries};
+  Growth growth;
+
+  ASSERT_TRUE(MeasureGrowth({layer}, 4, &growth));
+
+  const double log_factor = std::log(2.0 / 16.0) / 3.0;
+  EXPECT_DOUBLE_EQ(growth.growth_factor, std::exp(log_factor));
+  ASSERT_TRUE(growth.horizon.has_value());
+  EXPECT_DOUBLE_EQ(*growth.horizon, -1.0 / log_factor);
+  EXPECT_FALSE(growth.horizon_beyond_window);
+  EXPECT_DOUBLE_EQ(growth.decades, 4.0 * std::log10(growth.growth_factor));
+  EXPECT_EQ(growth.window, 4);
+  EXPECT_FALSE(growth.underflow_at_lag.has_value());
+}
+
+TEST(Growth, HeadlineIsTheLargestOverLayers) {
+  const Layer low = Constant(10, 0.5);
+  const Layer high = Constant(10, 0.9);
+  const Layer middle = Constant(10, 0.7);
+  Growth growth;
+
+  ASSERT_TRUE(MeasureGrowth({low.carry(), high.carry(), middle.carry()}, 10, &growth));
+
+  EXPECT_EQ(growth.layer, 1);
+  EXPECT_DOUBLE_EQ(growth.growth_factor, 0.9);
+  EXPECT_THAT(
+      growth.layer_growth_factors,
+      testing::ElementsAre(DoubleNear(0.5, 1e-15), DoubleNear(0.9, 1e-15), DoubleNear(0.7, 1e-15)));
+}
+
+TEST(Growth, HorizonIsAbsentFromOneUpwards) {
+  Growth growth;
+  growth.horizon = 3.0;
+
+  ASSERT_TRUE(MeasureGrowth({Constant(10, 1.1).carry()}, 10, &growth));
+
+  EXPECT_FALSE(growth.horizon.has_value());
+  EXPECT_TRUE(growth.horizon_beyond_window);
+  EXPECT_NEAR(growth.decades, 10 * std::log10(1.1), 1e-12);
+}
+
+TEST(Growth, HorizonLongerThanTheWindowSaysSo) {
+  Growth growth;
+
+  ASSERT_TRUE(MeasureGrowth({Constant(10, 0.99).carry()}, 10, &growth));
+
+  ASSERT_TRUE(growth.horizon.has_value());
+  EXPECT_NEAR(*growth.horizon, -1.0 / std::log(0.99), 1e-9);
+  EXPECT_TRUE(growth.horizon_beyond_window);
+}
+
+TEST(Growth, LeavesOutUnderflowAndNamesTheSmallestLag) {
+  Layer layer = Constant(6, 0.5);
+  layer.carries[2] = 1e-31;  // What arrives at t = 2, lag 3 from the end.
+  layer.norms[2] = 1e-31;
+  layer.carries[1] = 0.0;
+  layer.norms[1] = 0.0;
+  Growth growth;
+
+  ASSERT_TRUE(MeasureGrowth({layer.carry()}, 6, &growth));
+
+  EXPECT_DOUBLE_EQ(growth.growth_factor, 0.5);
+  ASSERT_TRUE(growth.underflow_at_lag.has_value());
+  EXPECT_EQ(*growth.underflow_at_lag, 3);
+}
+
+TEST(Growth, ChunkWithoutLossIsNoUnderflow) {
+  Layer layer = Constant(8, 0.5);
+  for (size_t t = 0; t < 4; ++t) layer.norms[t] = 0.0;
+  for (size_t t = 0; t < 3; ++t) layer.carries[t] = 0.0;
+  layer.carries[3] = kNaN;
+  Growth growth;
+
+  ASSERT_TRUE(MeasureGrowth({layer.carry()}, 4, &growth));
+
+  EXPECT_DOUBLE_EQ(growth.growth_factor, 0.5);
+  EXPECT_FALSE(growth.underflow_at_lag.has_value());
+  EXPECT_DOUBLE_EQ(growth.decades, 4.0 * std::log10(0.5));
+}
+
+TEST(Growth, TakesNoRatioAcrossTheBorderOfAWindow) {
+  Layer layer = Constant(6, 0.5);
+  layer.carries[1] = 1e6;  // Windows 0-1, 2-3, 4-5: nothing crosses from 2 to 1.
+  layer.carries[3] = 1e6;
+  Growth growth;
+
+  ASSERT_TRUE(MeasureGrowth({layer.carry()}, 2, &growth));
+
+  EXPECT_DOUBLE_EQ(growth.growth_factor, 0.5);
+  EXPECT_EQ(growth.window, 2);
+}
+
+TEST(Growth, LeavesOutWhatIsNotFinite) {
+  Layer layer = Constant(6, 0.5);
+  layer.carries[0] = std::numeric_limits<double>::infinity();
+  layer.norms[3] = kNaN;
+  Growth growth;
+
+  ASSERT_TRUE(MeasureGrowth({layer.carry()}, 6, &growth));
+
+  EXPECT_DOUBLE_EQ(growth.growth_factor, 0.5);
+}
+
+TEST(Growth, IsAbsentWithoutAValidPair) {
+  Growth growth;
+
+  EXPECT_FALSE(MeasureGrowth({}, 5, &growth));
+  EXPECT_FALSE(MeasureGrowth({Constant(1, 0.5).carry()}, 1, &growth));
+  EXPECT_FALSE(MeasureGrowth({Constant(5, 0.5, 0.0).carry()}, 5, &growth));
+  EXPECT_FALSE(MeasureGrowth({Constant(5, 0.5).carry()}, 1, &growth));
+}
+
+TEST(Growth, BecomesAMessage) {
+  Growth growth;
+  v1::GrowthStats message;
+  ASSERT_TRUE(MeasureGrowth({Constant(10, 0.5).carry(), Constant(10, 0.9).carry()}, 10, &growth));
+
+  ToProto(growth, &message);
+
+  EXPECT_DOUBLE_EQ(message.growth_factor(), 0.9);
+  EXPECT_TRUE(message.has_horizon());
+  EXPECT_DOUBLE_EQ(message.decades(), growth.decades);
+  EXPECT_EQ(message.layer(), 1);
+  EXPECT_EQ(message.window(), 10);
+  EXPECT_FALSE(message.has_underflow_at_lag());
+  EXPECT_EQ(message.layer_growth_factors_size(), 2);
+}
+
+}  // namespace
+}  // namespace gradwatch::stats
