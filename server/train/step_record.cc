@@ -1,0 +1,110 @@
+#include "server/train/step_record.h"
+
+#include <algorithm>
+#include <cmath>
+#include <memory>
+#include <string>
+
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/strip.h"
+
+namespace gradwatch::train {
+namespace {
+
+using FloatField = google::protobuf::RepeatedField<float>;
+
+void Assign(absl::Span<const double> values, FloatField* field) {
+  field->Clear();
+  for (const double value : values) field->Add(static_cast<float>(value));
+}
+
+double Largest(absl::Span<const double> values, double floor) {
+  for (const double value : values) floor = std::max(floor, value);
+  return floor;
+}
+
+// Share of the valid h with a magnitude above 0.99; for ReLU, which has no
+// upper end, of those that are exactly 0.
+template <typename S>
+double SaturatedShare(const nn::Network<S>& network, const Batch& batch, int layer) {
+  const bool relu = network.config().cell == nn::Cell::kRnnRelu;
+  int64_t hits = 0;
+  int64_t total = 0;
+  for (int64_t t = 0; t < batch.time_steps; ++t) {
+    const int64_t rows = batch.valid_rows(t);
+    for (int64_t row = 0; row < rows; ++row) {
+      const absl::Span<const S> h = network.hidden_state(layer, t, row);
+      total += static_cast<int64_t>(h.size());
+      for (const S value : h) hits += relu ? value == S{0} : std::abs(value) > S(0.99);
+    }
+  }
+  return static_cast<double>(hits) / static_cast<double>(total);
+}
+
+}  // namespace
+
+void ClearRecord(v1::StepStats* record) {
+  // Clear() would free a sub-message; the one that nearly every step has is put
+  // aside.
+  std::unique_ptr<v1::GrowthStats> growth(record->release_growth());
+  record->Clear();
+  if (growth != nullptr) {
+    growth->Clear();
+    record->set_allocated_growth(growth.release());
+  }
+}
+
+void DropGrowth(v1::StepStats* record) { record->clear_growth(); }
+
+void FillTensorStats(const stats::TensorSummary& summary, const stats::Log2Histogram* histogram,
+                     v1::TensorStats* message) {
+  message->set_norm(summary.norm);
+  message->set_max_abs(summary.max_abs);
+  message->set_zeros(summary.zeros);
+  message->set_nonfinite(summary.nonfinite);
+  if (histogram == nullptr) return;
+  for (const uint32_t count : *histogram) message->add_log2_histogram(count);
+}
+
+void FillOrigin(const nn::NonFinite& origin, v1::NonFiniteOrigin* message) {
+  absl::string_view tensor = origin.tensor;
+  const bool parameter = origin.stage == nn::NonFinite::Stage::kWeightGradient;
+  if (origin.layer >= 0 && !parameter) {
+    absl::ConsumeSuffix(&tensor, absl::StrCat("_l", origin.layer));
+  }
+  if (tensor == "delta_h") tensor = "dh";
+  message->set_tensor(std::string(tensor));
+  if (origin.layer >= 0) message->set_layer(origin.layer);
+  if (origin.time_step >= 0) message->set_time_step(static_cast<int32_t>(origin.time_step));
+}
+
+template <typename S>
+void FillLayerTimeStats(const nn::Network<S>& network, const Batch& batch, v1::StepStats* record) {
+  const bool loss_at_last = network.config().loss_at == nn::LossAt::kLastStep;
+  int layer = 0;
+  for (const nn::LayerTrace& trace : network.traces()) {
+    v1::LayerTimeStats* message = record->add_layers();
+    message->set_layer(layer);
+    Assign(trace.state_gradient_norm, message->mutable_state_gradient_norm());
+    Assign(trace.carry_ratio, message->mutable_carry_ratio());
+    Assign(trace.hidden_rms, message->mutable_hidden_rms());
+    Assign(trace.cell_rms, message->mutable_cell_rms());
+    if (loss_at_last) {
+      Assign(trace.state_gradient_norm, message->mutable_lag_profile());
+      std::reverse(message->mutable_lag_profile()->begin(), message->mutable_lag_profile()->end());
+    }
+    message->set_saturated_share(SaturatedShare(network, batch, layer));
+    for (int gate = 0; gate < trace.gates; ++gate) {
+      message->add_gate_closed_share(trace.gate_closed[static_cast<size_t>(gate)]);
+      message->add_gate_open_share(trace.gate_open[static_cast<size_t>(gate)]);
+    }
+    message->set_hidden_max_abs(Largest(trace.cell_max, Largest(trace.hidden_max, 0.0)));
+    ++layer;
+  }
+}
+
+template void FillLayerTimeStats(const nn::Network<float>&, const Batch&, v1::StepStats*);
+template void FillLayerTimeStats(const nn::Network<double>&, const Batch&, v1::StepStats*);
+
+}  // namespace gradwatch::train

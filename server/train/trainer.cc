@@ -1,0 +1,482 @@
+#include "server/train/trainer.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <new>
+#include <optional>
+#include <stdexcept>
+#include <string>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "server/base/status.h"
+#include "server/clip/policy.h"
+#include "server/data/source.h"
+#include "server/nn/network.h"
+#include "server/stats/gradient_stats.h"
+#include "server/stats/growth.h"
+#include "server/stats/state_bytes.h"
+#include "server/train/arithmetic_mode.h"
+#include "server/train/evaluator.h"
+#include "server/train/flat_bytes.h"
+#include "server/train/job_network.h"
+#include "server/train/optimizer.h"
+#include "server/train/schedule.h"
+#include "server/train/step_record.h"
+
+namespace gradwatch::train {
+namespace {
+
+// What a trainer holds beyond what grows with the job: messages, names, small
+// vectors.
+constexpr int64_t kFixedBytes = 64 << 10;
+
+constexpr int64_t kStatisticsStateVersion = 1;
+
+nn::Detail DetailOf(v1::StatisticsLevel level) {
+  switch (level) {
+    case v1::STATISTICS_LEVEL_OFF:
+      return nn::Detail::kNone;
+    case v1::STATISTICS_LEVEL_FULL:
+      return nn::Detail::kFull;
+    default:
+      return nn::Detail::kGrowth;
+  }
+}
+
+template <typename S>
+class TrainerOf final : public Trainer {
+ public:
+  // May throw std::bad_alloc: everything that a job needs is taken here.
+  TrainerOf(const v1::Job& job, std::unique_ptr<data::Source> source,
+            std::unique_ptr<clip::ClipChain> chain);
+
+  int64_t step() const override { return step_; }
+  int64_t updates_applied() const override { return updates_applied_; }
+  int nonfinite_in_a_row() const override { return nonfinite_in_a_row_; }
+  const std::vector<v1::ParameterInfo>& parameters() const override { return parameter_infos_; }
+
+  void Step(v1::StepStats* stats) override;
+  v1::EvaluationResult Evaluate() override;
+  absl::Status ApplySettings(const v1::Job& job) override;
+  v1::Checkpoint Save() const override;
+  absl::Status Load(const v1::Checkpoint& checkpoint);
+
+ private:
+  bool basic() const { return job_.statistics_level() != v1::STATISTICS_LEVEL_OFF; }
+  bool full() const { return job_.statistics_level() == v1::STATISTICS_LEVEL_FULL; }
+  bool EvaluationIsDue() const;
+
+  void MeasureGradients(v1::StepStats* stats);
+  void MeasureWeights(v1::StepStats* stats);
+  void MeasureThroughTime(v1::StepStats* stats);
+  double GradientNorm();
+  void RecordOrigin(v1::StepStats* stats);
+  void ClipGradients(v1::StepStats* stats);
+  void Update(bool finite, v1::StepStats* stats);
+  void RecordClipping(double norm_after, v1::StepStats* stats) const;
+  void RecordUpdate(v1::StepStats* stats);
+  void RestartBrokenRows();
+
+  absl::Span<const S> Part(absl::Span<const S> flat, size_t parameter) const;
+  bool FitsJob(const v1::Checkpoint& checkpoint) const;
+
+  // Constant after construction, but for what ApplySettings takes over.
+  v1::Job job_;
+  const std::unique_ptr<data::Source> source_;
+  const data::TaskShape shape_;
+  nn::Network<S> network_;
+  const std::vector<v1::ParameterInfo> parameter_infos_;
+  Optimizer<S> optimizer_;
+  std::unique_ptr<clip::ClipChain> chain_;
+  Evaluator<S> evaluator_;
+
+  int64_t step_ = 0;
+  int64_t updates_applied_ = 0;
+  int nonfinite_in_a_row_ = 0;
+  std::optional<double> last_finite_norm_;
+
+  // Work memory of one step.
+  Batch batch_;
+  std::vector<clip::Block<S>> blocks_;
+  std::vector<double> gradient_norms_;
+  std::vector<double> weight_norms_;
+  std::vector<double> change_norms_;
+  std::vector<stats::LayerCarry> carries_;
+  stats::Growth growth_;
+  stats::Log2Histogram histogram_;
+};
+
+template <typename S>
+TrainerOf<S>::TrainerOf(const v1::Job& job, std::unique_ptr<data::Source> source,
+                        std::unique_ptr<clip::ClipChain> chain)
+    : job_(job),
+      source_(std::move(source)),
+      shape_(source_->shape()),
+      network_(NetworkConfigOf(job, shape_), shape_.rows_max, shape_.time_steps),
+      parameter_infos_(ParameterInfosOf(network_.parameters())),
+      optimizer_(job.optimizer(), network_.parameters()),
+      chain_(std::move(chain)),
+      evaluator_(job.task(), source_.get(), &network_) {
+  network_.Initialize(job.seed());
+  const std::vector<nn::Parameter>& parameters = network_.parameters();
+  gradient_norms_.resize(parameters.size());
+  weight_norms_.resize(parameters.size());
+  change_norms_.resize(parameters.size());
+  carries_.resize(static_cast<size_t>(network_.config().layers));
+  for (const nn::Parameter& parameter : parameters) {
+    const auto offset = static_cast<size_t>(parameter.offset);
+    const auto size = static_cast<size_t>(parameter.size);
+    blocks_.push_back({parameter.name, network_.gradients().subspan(offset, size),
+                       network_.weights().subspan(offset, size), parameter.shape});
+  }
+}
+
+template <typename S>
+bool TrainerOf<S>::EvaluationIsDue() const {
+  const int64_t every = job_.evaluation().every_steps();
+  return every > 0 && step_ % every == 0;
+}
+
+template <typename S>
+void TrainerOf<S>::Step(v1::StepStats* stats) {
+  const ArithmeticMode mode;
+  ClearRecord(stats);
+  stats->set_step(step_);
+  if (EvaluationIsDue()) *stats->mutable_evaluation() = Evaluate();
+
+  source_->NextBatch(&batch_);
+  stats->set_batch_origin(*std::min_element(batch_.origins.begin(), batch_.origins.end()));
+  stats->set_loss(network_.ForwardBackward(batch_, DetailOf(job_.statistics_level())));
+
+  MeasureGradients(stats);
+  MeasureWeights(stats);
+  MeasureThroughTime(stats);
+  const bool finite = std::isfinite(stats->loss()) && std::isfinite(stats->norm_before());
+  if (!finite) RecordOrigin(stats);
+  ClipGradients(stats);
+  Update(finite, stats);
+  if (!finite) RestartBrokenRows();
+
+  stats->set_updates_applied(updates_applied_);
+  ++step_;
+}
+
+template <typename S>
+absl::Span<const S> TrainerOf<S>::Part(absl::Span<const S> flat, size_t parameter) const {
+  const nn::Parameter& part = network_.parameters()[parameter];
+  return flat.subspan(static_cast<size_t>(part.offset), static_cast<size_t>(part.size));
+}
+
+// Norm by tensor and over all; from BASIC on with the rest of the summary. The
+// norms have the same bits at each level.
+template <typename S>
+void TrainerOf<S>::MeasureGradients(v1::StepStats* stats) {
+  const absl::Span<const S> gradients = network_.gradients();
+  int64_t nonfinite = 0;
+  for (size_t p = 0; p < gradient_norms_.size(); ++p) {
+    const absl::Span<const S> part = Part(gradients, p);
+    if (basic()) {
+      stats::Log2Histogram* histogram = full() ? &histogram_ : nullptr;
+      const stats::TensorSummary summary = stats::Summarize<S>(part, histogram);
+      FillTensorStats(summary, histogram, stats->add_tensors());
+      gradient_norms_[p] = summary.norm;
+      nonfinite += summary.nonfinite;
+    } else {
+      gradient_norms_[p] = stats::Norm<S>(part);
+      if (!std::isfinite(gradient_norms_[p])) nonfinite += stats::Summarize<S>(part).nonfinite;
+    }
+  }
+  stats->set_norm_before(stats::CombineNorms(gradient_norms_));
+  stats->set_nonfinite_count(nonfinite);
+  if (std::isfinite(stats->norm_before())) last_finite_norm_ = stats->norm_before();
+  if (last_finite_norm_.has_value()) stats->set_last_finite_norm(*last_finite_norm_);
+}
+
+template <typename S>
+void TrainerOf<S>::MeasureWeights(v1::StepStats* stats) {
+  if (!basic()) return;
+  const absl::Span<const S> weights = network_.weights();
+  for (size_t p = 0; p < weight_norms_.size(); ++p) {
+    weight_norms_[p] = stats::Norm<S>(Part(weights, p));
+    stats->mutable_tensors(static_cast<int>(p))->set_weight_norm(weight_norms_[p]);
+  }
+}
+
+template <typename S>
+void TrainerOf<S>::MeasureThroughTime(v1::StepStats* stats) {
+  if (!basic()) return DropGrowth(stats);
+  const absl::Span<const nn::LayerTrace> traces = network_.traces();
+  for (size_t layer = 0; layer < carries_.size(); ++layer) {
+    carries_[layer] = {traces[layer].state_gradient_norm, traces[layer].carry_norm};
+  }
+  const int64_t truncation = network_.config().truncation;
+  const int64_t window =
+      truncation > 0 ? std::min(truncation, batch_.time_steps) : batch_.time_steps;
+  if (stats::MeasureGrowth(carries_, static_cast<int>(window), &growth_)) {
+    stats::ToProto(growth_, stats->mutable_growth());
+  } else {
+    DropGrowth(stats);
+  }
+  if (full()) FillLayerTimeStats(network_, batch_, stats);
+}
+
+template <typename S>
+double TrainerOf<S>::GradientNorm() {
+  const absl::Span<const S> gradients = network_.gradients();
+  for (size_t p = 0; p < gradient_norms_.size(); ++p) {
+    gradient_norms_[p] = stats::Norm<S>(Part(gradients, p));
+  }
+  return stats::CombineNorms(gradient_norms_);
+}
+
+// Before clipping: a policy may turn an infinity into a number.
+template <typename S>
+void TrainerOf<S>::RecordOrigin(v1::StepStats* stats) {
+  const std::optional<nn::NonFinite> origin = network_.FirstNonFinite();
+  if (origin.has_value()) {
+    FillOrigin(*origin, stats->mutable_nonfinite_origin());
+  } else {
+    stats->mutable_nonfinite_origin()->set_tensor("loss");
+  }
+}
+
+template <typename S>
+void TrainerOf<S>::ClipGradients(v1::StepStats* stats) {
+  clip::ClipContext<S> context;
+  context.blocks = blocks_;
+  context.step = step_;
+  chain_->Clip(context);
+  stats->set_clipped(chain_->clipped());
+  for (int i = 0; i < chain_->size(); ++i) chain_->FillReport(i, stats->add_clip_reports());
+}
+
+template <typename S>
+void TrainerOf<S>::Update(bool finite, v1::StepStats* stats) {
+  const double norm_after = chain_->clipped() ? GradientNorm() : stats->norm_before();
+  typename Optimizer<S>::Update update;
+  update.weights = network_.weights();
+  update.gradients = network_.gradients();
+  update.gradient_bound = norm_after;
+  update.rate = LearningRateAt(job_.optimizer(), job_.training().step_limit(), step_);
+  update.number = updates_applied_ + 1;
+  stats->set_learning_rate(update.rate);
+
+  const bool skip = job_.training().non_finite().skip();
+  if (finite || !skip) {
+    const int bad = optimizer_.FirstNonFinite(update);
+    if (finite && bad >= 0) {
+      const nn::Parameter& parameter = network_.parameters()[static_cast<size_t>(bad)];
+      v1::NonFiniteOrigin* origin = stats->mutable_nonfinite_origin();
+      origin->set_tensor(absl::StrCat("update/", parameter.name));
+      if (parameter.layer >= 0) origin->set_layer(parameter.layer);
+      finite = false;
+    }
+  }
+  nonfinite_in_a_row_ = finite ? 0 : nonfinite_in_a_row_ + 1;
+  stats->set_skipped(!finite && skip);
+  if (stats->skipped()) return;
+
+  optimizer_.Apply(update, absl::MakeSpan(change_norms_));
+  ++updates_applied_;
+  RecordClipping(norm_after, stats);
+  RecordUpdate(stats);
+}
+
+template <typename S>
+void TrainerOf<S>::RecordClipping(double norm_after, v1::StepStats* stats) const {
+  stats->set_norm_after(norm_after);
+  stats->set_clip_coefficient(stats->norm_before() == 0.0 ? 1.0
+                                                          : norm_after / stats->norm_before());
+}
+
+// Ratios to a weight norm of 0, such as of fresh biases, do not exist.
+template <typename S>
+void TrainerOf<S>::RecordUpdate(v1::StepStats* stats) {
+  if (!basic()) return;
+  stats->set_update_norm(stats::CombineNorms(change_norms_));
+  const double weight_norm = stats::CombineNorms(weight_norms_);
+  if (weight_norm != 0.0) stats->set_update_ratio(stats->update_norm() / weight_norm);
+  for (size_t p = 0; p < change_norms_.size(); ++p) {
+    if (weight_norms_[p] == 0.0) continue;
+    stats->mutable_tensors(static_cast<int>(p))
+        ->set_update_ratio(change_norms_[p] / weight_norms_[p]);
+  }
+}
+
+// Rows whose carried state left the finite numbers would spoil every window to
+// come: they begin again from zero.
+template <typename S>
+void TrainerOf<S>::RestartBrokenRows() {
+  const absl::Span<S> state = network_.state();
+  const auto hidden = static_cast<size_t>(network_.config().hidden);
+  const auto rows = static_cast<size_t>(shape_.rows_max);
+  const size_t part = rows * hidden;
+  for (size_t row = 0; row < rows; ++row) {
+    bool finite = true;
+    for (size_t at = row * hidden; at < state.size(); at += part) {
+      for (const S value : state.subspan(at, hidden)) finite = finite && std::isfinite(value);
+    }
+    if (finite) continue;
+    for (size_t at = row * hidden; at < state.size(); at += part) {
+      std::fill_n(state.begin() + static_cast<ptrdiff_t>(at), hidden, S{0});
+    }
+  }
+}
+
+template <typename S>
+v1::EvaluationResult TrainerOf<S>::Evaluate() {
+  const ArithmeticMode mode;
+  v1::EvaluationResult result = evaluator_.Run();
+  result.set_step(step_);
+  return result;
+}
+
+template <typename S>
+absl::Status TrainerOf<S>::ApplySettings(const v1::Job& job) {
+  ASSIGN_OR_RETURN(std::unique_ptr<clip::ClipChain> chain, clip::ClipChain::New(job.clipping()));
+  std::vector<std::string> states = chain->SaveStates();
+  const std::vector<std::string> old_states = chain_->SaveStates();
+  for (int i = 0; i < std::min(chain->size(), chain_->size()); ++i) {
+    const auto at = static_cast<size_t>(i);
+    if (chain->policy(i).name() == chain_->policy(i).name()) states[at] = old_states[at];
+  }
+  RETURN_IF_ERROR(chain->LoadStates(states));
+  chain_ = std::move(chain);
+  *job_.mutable_clipping() = job.clipping();
+  job_.mutable_optimizer()->set_learning_rate(job.optimizer().learning_rate());
+  job_.mutable_training()->set_step_limit(job.training().step_limit());
+  return absl::OkStatus();
+}
+
+template <typename S>
+v1::Checkpoint TrainerOf<S>::Save() const {
+  v1::Checkpoint checkpoint;
+  checkpoint.set_step(step_);
+  checkpoint.set_updates_applied(updates_applied_);
+  checkpoint.set_nonfinite_in_a_row(nonfinite_in_a_row_);
+  checkpoint.set_weights(ToBytes(network_.weights()));
+  checkpoint.set_optimizer_state(ToBytes(optimizer_.state()));
+  if (shape_.carries_state) checkpoint.set_carried_state(ToBytes(network_.state()));
+  checkpoint.set_data_state(source_->SaveState());
+  for (std::string& state : chain_->SaveStates()) checkpoint.add_clip_states(std::move(state));
+  stats::StateWriter writer;
+  writer.Int(kStatisticsStateVersion);
+  writer.Int(last_finite_norm_.has_value());
+  writer.Double(last_finite_norm_.value_or(0.0));
+  checkpoint.set_statistics_state(writer.bytes());
+  for (const v1::ParameterInfo& info : parameter_infos_) *checkpoint.add_parameters() = info;
+  checkpoint.set_precision(job_.training().precision());
+  return checkpoint;
+}
+
+template <typename S>
+bool TrainerOf<S>::FitsJob(const v1::Checkpoint& checkpoint) const {
+  if (checkpoint.precision() != job_.training().precision()) return false;
+  if (checkpoint.parameters_size() != static_cast<int>(parameter_infos_.size())) return false;
+  for (int i = 0; i < checkpoint.parameters_size(); ++i) {
+    const v1::ParameterInfo& here = parameter_infos_[static_cast<size_t>(i)];
+    const v1::ParameterInfo& there = checkpoint.parameters(i);
+    if (here.name() != there.name()) return false;
+    if (!std::equal(here.shape().begin(), here.shape().end(), there.shape().begin(),
+                    there.shape().end())) {
+      return false;
+    }
+  }
+  return checkpoint.step() >= 0 && checkpoint.updates_applied() >= 0 &&
+         checkpoint.updates_applied() <= checkpoint.step() && checkpoint.nonfinite_in_a_row() >= 0;
+}
+
+// Leaves a trainer without meaning when it fails; the only caller throws it
+// away.
+template <typename S>
+absl::Status TrainerOf<S>::Load(const v1::Checkpoint& checkpoint) {
+  const auto loss = [](absl::string_view what) {
+    return absl::DataLossError(absl::StrCat("checkpoint: ", what, " do not fit the job"));
+  };
+  if (!FitsJob(checkpoint)) return loss("precision, parameters or counters");
+  if (!FromBytes(checkpoint.weights(), network_.weights())) return loss("weights");
+  if (!FromBytes(checkpoint.optimizer_state(), optimizer_.state())) return loss("optimizer_state");
+  optimizer_.ForgetBounds();
+  const absl::Span<S> carried = shape_.carries_state ? network_.state() : absl::Span<S>();
+  if (!FromBytes(checkpoint.carried_state(), carried)) return loss("carried_state");
+  if (!source_->LoadState(checkpoint.data_state()).ok()) return loss("data_state");
+  const std::vector<std::string> clip_states(checkpoint.clip_states().begin(),
+                                             checkpoint.clip_states().end());
+  if (!chain_->LoadStates(clip_states).ok()) return loss("clip_states");
+
+  stats::StateReader reader(checkpoint.statistics_state());
+  const int64_t version = reader.Int();
+  const bool has_norm = reader.Int() != 0;
+  const double norm = reader.Double();
+  if (!reader.ok() || !reader.at_end() || version != kStatisticsStateVersion) {
+    return loss("statistics_state");
+  }
+  if (has_norm) last_finite_norm_ = norm;
+  step_ = checkpoint.step();
+  updates_applied_ = checkpoint.updates_applied();
+  nonfinite_in_a_row_ = checkpoint.nonfinite_in_a_row();
+  return absl::OkStatus();
+}
+
+template <typename S>
+absl::StatusOr<std::unique_ptr<Trainer>> Make(const v1::Job& job,
+                                              std::shared_ptr<const data::DatasetContent> dataset,
+                                              const v1::Checkpoint* checkpoint) {
+  ASSIGN_OR_RETURN(std::unique_ptr<data::Source> source, data::NewSource(job, std::move(dataset)));
+  ASSIGN_OR_RETURN(std::unique_ptr<clip::ClipChain> chain, clip::ClipChain::New(job.clipping()));
+  auto trainer = std::make_unique<TrainerOf<S>>(job, std::move(source), std::move(chain));
+  if (checkpoint != nullptr) RETURN_IF_ERROR(trainer->Load(*checkpoint));
+  return trainer;
+}
+
+// The one place where memory that cannot be had becomes a status.
+absl::StatusOr<std::unique_ptr<Trainer>> MakeChecked(
+    const v1::Job& job, std::shared_ptr<const data::DatasetContent> dataset,
+    const v1::Checkpoint* checkpoint) {
+  const int64_t bytes = EstimateMemoryBytes(job, dataset.get());
+  try {
+    if (job.training().precision() == v1::Training::PRECISION_FLOAT64) {
+      return Make<double>(job, std::move(dataset), checkpoint);
+    }
+    return Make<float>(job, std::move(dataset), checkpoint);
+  } catch (const std::bad_alloc&) {
+  } catch (const std::length_error&) {
+  }
+  return absl::ResourceExhaustedError(
+      absl::StrCat("the job needs about ", bytes, " bytes of memory, which cannot be had"));
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<Trainer>> Trainer::Create(
+    const v1::Job& job, std::shared_ptr<const data::DatasetContent> dataset) {
+  return MakeChecked(job, std::move(dataset), nullptr);
+}
+
+absl::StatusOr<std::unique_ptr<Trainer>> Trainer::Restore(
+    const v1::Job& job, std::shared_ptr<const data::DatasetContent> dataset,
+    const v1::Checkpoint& checkpoint) {
+  return MakeChecked(job, std::move(dataset), &checkpoint);
+}
+
+int64_t EstimateMemoryBytes(const v1::Job& job, const data::DatasetContent* dataset) {
+  const absl::StatusOr<data::TaskShape> shape = data::ShapeOf(job, dataset);
+  if (!shape.ok()) return 0;
+  const nn::NetworkConfig config = NetworkConfigOf(job, *shape);
+  const int64_t scalar = job.training().precision() == v1::Training::PRECISION_FLOAT64 ? 8 : 4;
+  const int64_t optimizer = nn::SaturatingMultiply(nn::ParameterCountOf(config),
+                                                   scalar * OptimizerVectorsOf(job.optimizer()));
+  const int64_t state_vectors = (config.cell == nn::Cell::kLstm ? 2 : 1) * config.layers;
+  const int64_t state_aside = nn::SaturatingMultiply(
+      nn::SaturatingMultiply(shape->rows_max, config.hidden), scalar * state_vectors);
+  int64_t bytes = nn::MemoryBytesOf(config, shape->rows_max, shape->time_steps, scalar);
+  for (const int64_t part :
+       {optimizer, state_aside, data::SourceMemoryBytes(job, *shape), kFixedBytes}) {
+    bytes = nn::SaturatingAdd(bytes, part);
+  }
+  return bytes;
+}
+
+}  // namespace gradwatch::train
