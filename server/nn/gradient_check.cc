@@ -111,6 +111,8 @@ TensorCheck CheckTensor(Probe& probe, const Parameter& parameter,
     error_squares += error * error;
     gradient_squares += gradient * gradient;
     check.worst_absolute = std::max(check.worst_absolute, error);
+    const double magnitude = std::max(std::abs(gradient), std::abs(difference));
+    if (magnitude > 1e-8) check.worst_relative = std::max(check.worst_relative, error / magnitude);
     if (check.worst_entry < 0 || !(excess <= check.worst_excess)) {
       check.worst_excess = excess;
       check.worst_entry = entry;

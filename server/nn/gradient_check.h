@@ -23,6 +23,7 @@ struct TensorCheck {
   int64_t kinks = 0;            // Left out: the step moved a ReLU unit across its kink.
   double worst_absolute = 0.0;  // max |a - f|
   double worst_excess = 0.0;    // max |a - f| / (1e-9 + 1e-6 |a|): at most 1 is a pass.
+  double worst_relative = 0.0;  // max |a - f| / max(|a|, |f|) where that is above 1e-8.
   double norm_relative = 0.0;   // ||a - f|| / ||a||; 0 when both are zero.
   int64_t worst_entry = -1;     // Index in the tensor of the worst excess.
 };
