@@ -29,10 +29,6 @@ struct TaskShape {
   bool carries_state = false;   // Rows continue from batch to batch, but for Batch::restart.
   // Of value targets, one name per output: the columns, or "sum", "x".
   std::vector<std::string> target_names;
-  // True for tasks that need an uploaded data set.
-  bool needs_dataset = false;
-  // Sequences that can be drawn for training; -1 means without end.
-  int64_t training_sequences = -1;
 };
 
 // A value target in original units is mean + deviation * value; deviation > 0.
@@ -53,7 +49,7 @@ GRADWATCH_ENGINE_API absl::string_view DatasetNameOf(const v1::Task& task);
 GRADWATCH_ENGINE_API absl::StatusOr<TaskShape> ShapeOf(const v1::Job& job,
                                                        const DatasetContent* content);
 
-// Bytes that the job's Source and two batches will hold, without the content; saturates.
+// Bytes that the job's Source and two batches will hold, without the content.
 GRADWATCH_ENGINE_API int64_t SourceMemoryBytes(const v1::Job& job, const TaskShape& shape);
 
 // Makes the batches of one job.

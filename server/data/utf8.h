@@ -1,7 +1,7 @@
 #ifndef GRADWATCH_SERVER_DATA_UTF8_H_
 #define GRADWATCH_SERVER_DATA_UTF8_H_
 
-#include <cstdint>
+#include <cstddef>
 #include <string>
 #include <vector>
 
@@ -18,6 +18,13 @@ GRADWATCH_ENGINE_API absl::StatusOr<std::vector<char32_t>> DecodeUtf8(absl::stri
 
 // As DecodeUtf8, without keeping the code points.
 GRADWATCH_ENGINE_API absl::Status CheckUtf8(absl::string_view bytes);
+
+// Reads the first code point of `bytes`, which must not be empty. Returns how many bytes it takes,
+// or 0 where none is valid.
+int DecodeOne(absl::string_view bytes, char32_t* code_point);
+
+// The error for bytes that hold no valid character at `offset`.
+absl::Status Utf8Error(absl::string_view bytes, size_t offset);
 
 // Appends the UTF-8 form of `code_point`; U+FFFD for what is no code point.
 GRADWATCH_ENGINE_API void AppendUtf8(char32_t code_point, std::string* text);

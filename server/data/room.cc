@@ -1,1 +1,0 @@
-// The data room has no source yet.
