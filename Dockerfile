@@ -17,9 +17,11 @@ WORKDIR /src
 ARG REVISION=unknown
 # Compiler results are kept here when a folder is mounted on it (buildah build --volume).
 ENV CCACHE_DIR=/ccache CCACHE_NOHASHDIR=1
+# One step, so that only the result is kept.
 RUN cmake --preset release -DGRADWATCH_REVISION=${REVISION} && \
-    cmake --build --preset release --target gradwatchd gradwatch
-RUN deploy/image-root build/release /image
+    cmake --build --preset release --target gradwatchd gradwatch && \
+    deploy/image-root build/release /image && \
+    rm -rf build
 
 FROM scratch AS runtime
 ARG REVISION=unknown
