@@ -19,6 +19,8 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_replace.h"
+#include "absl/strings/str_split.h"
+#include "absl/strings/strip.h"
 #include "google/protobuf/descriptor.h"
 #include "google/protobuf/message.h"
 #include "google/protobuf/util/time_util.h"
@@ -121,13 +123,15 @@ bool ParseReal(std::string text, double* value) {
   if (lower == "-.inf") text = "-inf";
   // SimpleAtod turns what is too large into an infinity.
   return absl::SimpleAtod(text, value) &&
-         (!std::isinf(*value) || absl::StrContainsIgnoreCase(text, "inf"));
+         (!std::isinf(*value) || absl::StrContains(lower, "inf"));
 }
 
 // Walks one document and fills one message.
 class SpecReader {
  public:
   void ReadMessage(const YAML::Node& node, const std::string& path, int depth, Message* message);
+  void ReadValue(const YAML::Node& node, const std::string& path, int depth,
+                 const FieldDescriptor& field, Message* message);
   void Problem(const YAML::Mark& mark, const std::string& path, absl::string_view description) {
     if (problems_.size() >= kProblemsMax) return;
     problems_.push_back({path, mark.is_null()
@@ -154,8 +158,6 @@ class SpecReader {
                  const FieldDescriptor& field, Message* message);
   void ReadMap(const YAML::Node& node, const std::string& path, int depth,
                const FieldDescriptor& field, Message* message);
-  void ReadValue(const YAML::Node& node, const std::string& path, int depth,
-                 const FieldDescriptor& field, Message* message);
   void ReadEnum(const YAML::Node& node, const std::string& path, const FieldDescriptor& field,
                 Message* message);
   void Wrong(const YAML::Node& node, const std::string& path, absl::string_view wanted) {
@@ -442,6 +444,25 @@ absl::Status ParseSpec(absl::string_view text, Message* message) {
     reader.Problem(error.mark, "", absl::StrCat("this is not YAML or JSON: ", error.msg));
   }
   return reader.status();
+}
+
+absl::Status SetField(const std::string& path, const std::string& value, Message* message) {
+  const std::vector<std::string> names = absl::StrSplit(path, '.');
+  for (size_t i = 0; i < names.size(); ++i) {
+    const FieldDescriptor* field = message->GetDescriptor()->FindFieldByName(names[i]);
+    const bool is_message = field != nullptr && !field->is_repeated() &&
+                            field->cpp_type() == FieldDescriptor::CPPTYPE_MESSAGE;
+    if (field == nullptr || is_message != (i + 1 < names.size())) {
+      return absl::InternalError(absl::StrCat("no single value at ", path));
+    }
+    if (!is_message) {
+      SpecReader reader;
+      reader.ReadValue(YAML::Node(value), path, 0, *field, message);
+      return reader.status();
+    }
+    message = message->GetReflection()->MutableMessage(message, field);
+  }
+  return absl::InternalError("an empty path");
 }
 
 absl::Status ReadSpecFile(const std::string& path, Message* message) {
