@@ -42,6 +42,18 @@ class SummaryTest(unittest.TestCase):
         # a: 1 passed, 1 skipped; b: 1 passed, 1 failed; the crash 1 failed; the script 1 passed.
         self.assertEqual((1, "3 passed, 2 failed, 2 skipped"), closing(files, 1))
 
+    def test_counts_the_cases_of_python_programs(self):
+        out = ("<system-out>test_x (a.B) ... ok\ntest_y (a.B) ... skipped 'no buf'\n{}\n"
+               "Ran 3 tests in 0.1s\n\n{}\n</system-out>")
+        good = out.format("test_z (a.B) ... ok", "OK (skipped=1)")
+        bad = out.format("test_z (a.B) ... FAIL\nFAIL: test_z (a.B)",
+                         "FAILED (failures=1, skipped=1)")
+
+        for text, status, expected in ((good, "run", (0, "2 passed, 0 failed, 1 skipped")),
+                                       (bad, "fail", (1, "1 passed, 1 failed, 1 skipped"))):
+            run = f'<testsuite><testcase name="a" status="{status}">{text}</testcase></testsuite>'
+            self.assertEqual(expected, closing({"dev.xml": run}, 0))
+
     def test_a_step_that_broke_without_a_test_is_a_failure(self):
         files = {"dev.xml": '<testsuite><testcase name="a" status="run"/></testsuite>'}
 
