@@ -41,9 +41,12 @@ class DatasetStore {
    private:
     friend class DatasetStore;
     Upload(DatasetStore* store, v1::UploadDatasetRequest::Header header);
+    Upload(const Upload&) = delete;
+    Upload& operator=(const Upload&) = delete;
     DatasetStore* const store_;
     const v1::UploadDatasetRequest::Header header_;
     std::string bytes_;
+    bool stored_ = false;  // The bytes count as a data set's now.
   };
 
   // INVALID_ARGUMENT names every bad field of the header; ALREADY_EXISTS; RESOURCE_EXHAUSTED.
@@ -62,12 +65,22 @@ class DatasetStore {
   void DropUse(absl::string_view name);
 
  private:
-  struct Entry;
+  struct Entry {
+    v1::Dataset dataset;  // Without jobs_using.
+    std::shared_ptr<const data::DatasetContent> content;
+    int64_t number = 0;  // Order of creation.
+    int jobs_using = 0;
+  };
+
+  absl::StatusOr<v1::Dataset> Store(const v1::UploadDatasetRequest::Header& header,
+                                    std::shared_ptr<const data::DatasetContent> content);
+  static v1::Dataset Describe(const Entry& entry);
+
   const DatasetLimits limits_;
   const Clock* const clock_;
   // Leaf lock.
   mutable Mutex mu_;
-  absl::flat_hash_map<std::string, std::shared_ptr<Entry>> datasets_ ABSL_GUARDED_BY(mu_);
+  absl::flat_hash_map<std::string, Entry> datasets_ ABSL_GUARDED_BY(mu_);
   int64_t bytes_held_ ABSL_GUARDED_BY(mu_) = 0;
   int uploads_ ABSL_GUARDED_BY(mu_) = 0;
   int64_t next_number_ ABSL_GUARDED_BY(mu_) = 1;

@@ -10,10 +10,12 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/functional/any_invocable.h"
 #include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "gradwatch/v1/stats.pb.h"
 #include "gradwatch/v1/stats_service.pb.h"
 #include "server/base/mutex.h"
+#include "server/jobs/notify.h"
 
 namespace gradwatch::jobs {
 
@@ -32,7 +34,14 @@ struct StepRecord {
   bool clipped = false;
   bool skipped = false;
   bool nonfinite = false;
+  bool evaluated = false;  // `scalars` hold an evaluation.
+
+  // What it counts for in a log: its bytes and its share of the bookkeeping.
+  int64_t bytes() const;
 };
+
+// Serialises `stats` once.
+std::shared_ptr<const StepRecord> MakeRecord(const v1::StepStats& stats);
 
 // The recorded steps of one job, newest `bytes_max` bytes of them: the only buffer between a
 // trainer and all its readers. A reader is a cursor into it, so a slow or dead one costs nothing.
@@ -45,6 +54,7 @@ class StepLog {
   // Appends the next step; steps rise by one. Forgets the oldest beyond bytes_max. Never blocks on
   // a reader. Calls the notifiers of waiting readers (see Listen).
   void Append(const v1::StepStats& stats);
+  void Append(std::shared_ptr<const StepRecord> record);
 
   // No more steps will come (a final state). Notifies.
   void Close();
@@ -53,6 +63,8 @@ class StepLog {
   // Oldest kept and newest recorded step; newest is -1 and oldest 0 while there is none.
   int64_t oldest_step() const;
   int64_t newest_step() const;
+  // Bytes held.
+  int64_t bytes() const;
 
   // Records from `step` on, at most `steps_max` of them and about `bytes_max` bytes (at least one
   // if there is one). Empty when `step` is not recorded yet. OUT_OF_RANGE quoting the oldest kept
@@ -71,6 +83,20 @@ class StepLog {
   friend class Waiter;
   struct Shared;
   std::shared_ptr<Shared> shared_;
+};
+
+class StepLog::Waiter {
+ public:
+  ~Waiter();
+  Waiter(const Waiter&) = delete;
+  Waiter& operator=(const Waiter&) = delete;
+
+ private:
+  friend class StepLog;
+  Waiter(std::shared_ptr<Shared> shared, std::shared_ptr<Callback> callback);
+
+  const std::shared_ptr<Shared> shared_;
+  const std::shared_ptr<Callback> callback_;
 };
 
 // Adds `record` to `folded`: extremes, means and counts stay exact.

@@ -1,1 +1,0 @@
-// The jobs room has no source yet.
