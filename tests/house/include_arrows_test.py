@@ -10,35 +10,44 @@ import unittest
 import repository
 
 # What a room may include, beside its own files and the C++ library. Rooms are folders below server/;
-# "main" is the files directly in server/.
+# "main" is the files directly in server/. What both ends of the wire need (proto/support) is free of
+# gRPC, but for the one file that is named after it.
 ENGINE = ("data", "nn", "clip", "stats", "train")
+CONTRACT = ("messages", "support")
+WIRE = CONTRACT + ("stubs", "support_grpc")
 BELOW = {
     "base": (),
     "nn": ("base",),
-    "data": ("base", "messages"),
-    "clip": ("base", "messages"),
-    "stats": ("base", "messages"),
-    "train": ("base", "data", "nn", "clip", "stats", "messages"),
-    "alerts": ("base", "stats", "messages"),
-    "jobs": ("base",) + ENGINE + ("alerts", "messages"),
-    "metrics": ("base", "stats", "alerts", "jobs", "messages"),
-    "rpc": ("base",) + ENGINE + ("alerts", "jobs", "metrics", "messages", "stubs", "proto_support"),
-    "web": ("base", "metrics", "rpc", "messages"),
-    "main": ("base",) + ENGINE + ("alerts", "jobs", "metrics", "rpc", "web", "messages", "stubs",
-                                  "proto_support"),
-    "proto_support": ("messages",),
-    "client": ("messages", "stubs", "proto_support"),
+    "data": ("base",) + CONTRACT,
+    "clip": ("base",) + CONTRACT,
+    "stats": ("base",) + CONTRACT,
+    "train": ("base", "data", "nn", "clip", "stats") + CONTRACT,
+    "alerts": ("base", "stats") + CONTRACT,
+    "jobs": ("base",) + ENGINE + ("alerts",) + CONTRACT,
+    "metrics": ("base", "stats", "alerts", "jobs") + CONTRACT,
+    "rpc": ("base",) + ENGINE + ("alerts", "jobs", "metrics") + WIRE,
+    "web": ("base", "metrics", "rpc") + CONTRACT,
+    "main": ("base",) + ENGINE + ("alerts", "jobs", "metrics", "rpc", "web") + WIRE,
+    "support": ("messages",),
+    "support_grpc": ("messages", "support"),
+    "client": WIRE,
 }
 
-# Libraries that are kept in few rooms. Eigen is for the arithmetic, and no header that a room above
-# the engine reaches may show it.
+# Libraries that are kept in few rooms.
 LIBRARIES = {
     "Eigen": (r"^(Eigen|unsupported/Eigen)/", set(ENGINE)),
-    "gRPC": (r"^(grpc|grpcpp|grpc\+\+)/", {"rpc", "web", "main", "proto_support", "client"}),
+    "gRPC": (r"^(grpc|grpcpp|grpc\+\+)/", {"rpc", "web", "main", "support_grpc", "client"}),
     "prometheus-cpp": (r"^prometheus/", {"metrics"}),
     "Boost": (r"^boost/", {"web"}),
     "CLI11": (r"^CLI/", {"main", "client"}),
-    "messages": (r"^(google/(protobuf|rpc)|gradwatch)/", set(BELOW) - {"base", "nn"}),
+    "messages": (r"^google/(protobuf|rpc)/", set(BELOW) - {"base", "nn"}),
+}
+
+# Nor may they be reached by way of a header: the engine shows no Eigen to the rooms above it, and
+# what stands below rpc builds without gRPC.
+HIDDEN_FROM = {
+    "Eigen": set(BELOW) - set(ENGINE) - {"base"},
+    "gRPC": set(ENGINE) | {"base", "alerts", "jobs", "support"},
 }
 
 INCLUDE = re.compile(r'^\s*#\s*include\s*([<"])([^">]+)[">]', re.MULTILINE)
@@ -48,7 +57,7 @@ def room_of(path):
     """The room that a path of ours (relative to the root) belongs to, or None."""
     parts = pathlib.PurePosixPath(path).parts
     if parts[:2] == ("proto", "support"):
-        return "proto_support"
+        return "support_grpc" if parts[-1].startswith("grpc_") else "support"
     if parts[0] == "client":
         return "client"
     if parts[0] == "server":
@@ -79,32 +88,33 @@ def violations(sources):
             for library, (pattern, rooms) in LIBRARIES.items():
                 if re.match(pattern, target) and room not in rooms and other is None:
                     found.append(f"{path} includes {target}: {library} is not for '{room}'")
-    return found + leaks(sources)
-
-
-def leaks(sources):
-    """Chains by which a file above the engine reaches a header that includes Eigen."""
-    def shows_eigen(path):
-        return any(re.match(LIBRARIES["Eigen"][0], t) for t in includes(sources.get(path, "")))
-
-    found = []
-    for path in sorted(sources):
-        if room_of(path) in ENGINE + ("base", None):
-            continue
-        queue, parent = collections.deque([path]), {path: None}
-        while queue:
-            current = queue.popleft()
-            if current != path and shows_eigen(current):
-                chain = [current]
-                while parent[chain[-1]]:
-                    chain.append(parent[chain[-1]])
-                found.append(f"{path} sees Eigen by way of {' <- '.join(chain[:-1])}")
-                break
-            for target in includes(sources.get(current, "")):
-                if target in sources and target not in parent:
-                    parent[target] = current
-                    queue.append(target)
+    for library, rooms in HIDDEN_FROM.items():
+        for path in sorted(sources):
+            if room_of(path) in rooms:
+                found += chain_to(library, path, sources)
     return found
+
+
+def chain_to(library, path, sources):
+    """A sentence about how `path` reaches a header of ours that includes `library`, if it does."""
+    pattern = LIBRARIES[library][0]
+    queue, parent = collections.deque([path]), {path: None}
+    while queue:
+        current = queue.popleft()
+        targets = includes(sources.get(current, ""))
+        if current != path and any(re.match(pattern, target) for target in targets):
+            chain = [current]
+            while parent[chain[-1]]:
+                chain.append(parent[chain[-1]])
+            return [f"{path} sees {library} by way of {' <- '.join(chain[:-1])}"]
+        for target in targets:
+            # The stubs are generated and include gRPC.
+            if target.endswith(".grpc.pb.h") and library == "gRPC" and current != path:
+                return [f"{path} sees gRPC by way of {current}, which includes {target}"]
+            if target in sources and target not in parent:
+                parent[target] = current
+                queue.append(target)
+    return []
 
 
 def project_sources():
@@ -138,6 +148,7 @@ class IncludeArrowsTest(unittest.TestCase):
             "server/jobs/a.cc": "#include <grpcpp/grpcpp.h>\n",
             "server/train/a.cc": '#include "gradwatch/v1/job_service.grpc.pb.h"\n',
             "server/rpc/a.cc": "#include <prometheus/registry.h>\n",
+            "server/jobs/b.cc": '#include "proto/support/grpc_status.h"\n',
             "client/cli/a.cc": '#include "server/base/status.h"\n',
             "server/novel/a.cc": "",
         }
@@ -154,13 +165,25 @@ class IncludeArrowsTest(unittest.TestCase):
 
         self.assertEqual(1, len(violations(sources)))
 
+    def test_a_header_that_brings_grpc_into_the_core_is_caught(self):
+        sources = {
+            "server/jobs/a.cc": '#include "proto/support/errors.h"\n',
+            "proto/support/errors.h": '#include "gradwatch/v1/job_service.grpc.pb.h"\n',
+        }
+
+        found = violations(sources)
+
+        self.assertEqual(2, len(found), found)
+        self.assertTrue(any("sees gRPC by way of" in sentence for sentence in found))
+
     def test_right_arrows_pass(self):
         sources = {
             "server/base/a.h": '#include <vector>\n#include "absl/status/status.h"\n',
             "server/nn/a.cc": '#include <Eigen/Core>\n#include "server/base/batch.h"\n',
             "server/jobs/a.cc": '#include "server/train/t.h"\n#include "gradwatch/v1/job.pb.h"\n',
             "server/metrics/a.cc": "#include <prometheus/registry.h>\n",
-            "server/rpc/a.cc": '#include <grpcpp/server.h>\n#include "proto/support/status.h"\n',
+            "server/rpc/a.cc": '#include <grpcpp/server.h>\n#include "proto/support/grpc_status.h"\n',
+            "server/jobs/b.cc": '#include "proto/support/errors.h"\n',
             "server/main.cc": '#include "server/web/http_server.h"\n',
             "client/cli/a.cc": '#include "client/cpp/client.h"\n#include <CLI/CLI.hpp>\n',
         }
