@@ -156,6 +156,7 @@ bool Optimizer<S>::SurelyFinite(const Update& update) const {
                            ? static_cast<double>(std::numeric_limits<float>::max()) / 8.0
                            : 1e140;
   const double g = update.gradient_bound;
+  if (!(g <= limit)) return false;  // NaN too, which std::max would lose.
   double change;
   if (spec_.has_adam()) {
     const AdamRule<S> rule = MakeAdamRule<S>(spec_.adam(), update.rate, update.number);
