@@ -35,7 +35,7 @@ class RuleEngine {
 
   // Runs the rules over one step. Steps come in order, each once. Appends to `changed` a copy of
   // each alert that began to fire, rose in severity, was re-opened or resolved at this step.
-  // Pending alerts are neither reported nor listed.
+  // Pending alerts are not reported; see pending().
   void Observe(const v1::StepStats& stats, absl::Time now, std::vector<v1::Alert>* changed);
 
   // Takes over the rules and the clipping of a job that was edited. A rule whose settings changed
@@ -47,6 +47,8 @@ class RuleEngine {
 
   // Firing and resolved alerts, newest last.
   const std::deque<v1::Alert>& alerts() const;
+  // What holds but has not for long enough, as of the last step. These have no name yet.
+  std::vector<v1::Alert> pending() const;
   // Alerts that were dropped because there were more than kAlertsMax.
   int64_t forgotten() const;
   // How many fire now.

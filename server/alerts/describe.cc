@@ -1,0 +1,279 @@
+#include "server/alerts/describe.h"
+
+#include <algorithm>
+#include <cmath>
+#include <string>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "absl/strings/string_view.h"
+#include "absl/strings/strip.h"
+#include "server/alerts/observe.h"
+#include "server/alerts/thresholds.h"
+
+namespace gradwatch::alerts {
+namespace {
+
+// A number as people read it: four significant digits.
+std::string Number(double value) { return absl::StrFormat("%.4g", value); }
+
+absl::string_view JobId(const v1::Job& job) { return absl::StripPrefix(job.name(), "jobs/"); }
+
+bool Clips(const v1::Job& job) { return !job.clipping().policies().empty(); }
+
+bool IsGated(const v1::Job& job) {
+  return job.model().cell() == v1::Model::CELL_GRU || job.model().cell() == v1::Model::CELL_LSTM;
+}
+
+// The parameter with the largest gradient norm, -1 below level BASIC.
+int LargestTensor(const v1::StepStats& stats) {
+  int largest = -1;
+  for (int i = 0; i < stats.tensors_size(); ++i) {
+    if (largest < 0 || stats.tensors(i).norm() > stats.tensors(largest).norm()) largest = i;
+  }
+  return largest;
+}
+
+std::string ParameterName(const v1::Job& job, int index) {
+  return index >= 0 && index < job.parameters_size() ? job.parameters(index).name() : "";
+}
+
+// The recurrent weights of the layer whose growth factor is the headline.
+std::string RecurrentWeights(const Context& context) {
+  for (const v1::ParameterInfo& parameter : context.job.parameters()) {
+    if (parameter.recurrent() && parameter.layer() == context.stats.growth().layer()) {
+      return parameter.name();
+    }
+  }
+  return "";
+}
+
+// 1, 2 or 5 times a power of ten, not above `value`.
+double RoundDown(double value) {
+  const double power = std::pow(10.0, std::floor(std::log10(value)));
+  const double digit = value / power;
+  return (digit >= 5.0 ? 5.0 : digit >= 2.0 ? 2.0 : 1.0) * power;
+}
+
+// A first clip threshold for a run that explodes: the median of recent norms, never above 1, and
+// 1 while fewer than 100 norms were seen.
+double SuggestedMaxNorm(const Baselines& past) {
+  constexpr int kNormsNeeded = 100;
+  constexpr double kSmallest = 1e-6;
+  if (past.norms.size() < kNormsNeeded) return 1.0;
+  return std::max(kSmallest, RoundDown(std::min(1.0, past.norms.median())));
+}
+
+std::string ClipAdvice(const Context& context) {
+  const std::string limit = Number(SuggestedMaxNorm(context.baselines));
+  return absl::StrCat("set clipping.policies to global_norm with max_norm ", limit,
+                      " (gradwatch update ", JobId(context.job), " --clip ", limit, ")");
+}
+
+std::string LowerRateAdvice(const v1::Job& job) {
+  const double rate = job.optimizer().learning_rate();
+  return absl::StrCat("lower optimizer.learning_rate, for instance from ", Number(rate), " to ",
+                      Number(rate / 2));
+}
+
+// How a new job could start with recurrent weights that carry the gradient evenly.
+std::string RecurrentWeightsAdvice(const v1::Job& job) {
+  const v1::Initializer& init = job.model().initialization().recurrent_weights();
+  if (init.has_orthogonal_gain() && init.orthogonal_gain() != 1.0) {
+    return absl::StrCat("model.initialization.recurrent_weights.orthogonal_gain 1.0 instead of ",
+                        Number(init.orthogonal_gain()));
+  }
+  if (init.has_identity_scale() && init.identity_scale() != 1.0) {
+    return absl::StrCat("model.initialization.recurrent_weights.identity_scale 1.0 instead of ",
+                        Number(init.identity_scale()));
+  }
+  return "model.initialization.recurrent_weights.orthogonal_gain 1.0";
+}
+
+std::string GatedAdvice(const v1::Job& job) {
+  return IsGated(job) ? "" : ", or model.cell CELL_LSTM or CELL_GRU";
+}
+
+std::string LargestTensorText(const Context& context, std::string* name) {
+  const int largest = LargestTensor(context.stats);
+  *name = ParameterName(context.job, largest);
+  if (name->empty()) return "";
+  return absl::StrCat("; largest in ", *name, " (", Number(context.stats.tensors(largest).norm()),
+                      ")");
+}
+
+}  // namespace
+
+Description DescribeNonFinite(const Context& context, const Observation& seen, int clause) {
+  const v1::StepStats& stats = context.stats;
+  const v1::NonFiniteOrigin& origin = stats.nonfinite_origin();
+  Description text;
+  text.tensor = origin.tensor();
+  if (origin.has_time_step()) text.time_step = origin.time_step();
+  text.message = absl::StrCat("NaN or infinity at step ", stats.step());
+  if (!origin.tensor().empty()) absl::StrAppend(&text.message, ", first in ", origin.tensor());
+  if (origin.has_layer()) absl::StrAppend(&text.message, " of layer ", origin.layer());
+  if (origin.has_time_step()) {
+    absl::StrAppend(&text.message, " at time step ", origin.time_step());
+  }
+  absl::StrAppend(&text.message, "; ", stats.nonfinite_count(),
+                  " gradient entries are not finite, ", Number(seen.clauses[clause].value),
+                  " such steps in a row");
+  if (stats.has_last_finite_norm()) {
+    absl::StrAppend(&text.message, ", last finite norm ", Number(stats.last_finite_norm()));
+  }
+  absl::StrAppend(&text.message,
+                  stats.skipped() ? ". The update was skipped." : ". The update was applied.");
+  const std::string rate = LowerRateAdvice(context.job);
+  text.advice = Clips(context.job)
+                    ? absl::StrCat("To go on, ", rate, ", or lower the max_norm of ",
+                                   "clipping.policies. The job fails after ",
+                                   context.job.training().non_finite().consecutive_max(),
+                                   " such steps in a row (training.non_finite.consecutive_max).")
+                    : absl::StrCat("Nothing bounds the gradient: ", ClipAdvice(context),
+                                   " before the weights are lost, or ", rate, ".");
+  return text;
+}
+
+Description DescribeExplodingAbs(const Context& context, const Observation& seen, int clause) {
+  const Clause& norm = seen.clauses[clause];
+  Description text;
+  const std::string largest = LargestTensorText(context, &text.tensor);
+  text.message =
+      absl::StrCat("Gradient norm ", Number(norm.value), " passed ", Number(norm.threshold),
+                   " at step ", context.stats.step(), largest, ".");
+  if (Clips(context.job)) {
+    const v1::StepStats& stats = context.stats;
+    if (stats.has_norm_after()) {
+      absl::StrAppend(&text.message, " Clipping left ", Number(stats.norm_after()), ".");
+    }
+    text.advice = absl::StrCat(
+        "Clipping bounds the update, the cause remains: ", LowerRateAdvice(context.job),
+        "; for a new job, ", RecurrentWeightsAdvice(context.job), GatedAdvice(context.job), ".");
+  } else {
+    text.message += " Clipping is off.";
+    text.advice = absl::StrCat("Bound it now: ", ClipAdvice(context), ". For a new job, ",
+                               RecurrentWeightsAdvice(context.job), GatedAdvice(context.job), ".");
+  }
+  return text;
+}
+
+Description DescribeLossDivergence(const Context& context, const Observation& seen, int clause) {
+  const Clause& loss = seen.clauses[clause];
+  const double first = context.baselines.first_loss.value_or(0.0);
+  const bool relapse = seen.severity == v1::SEVERITY_WARN;
+  Description text;
+  if (clause == 0) {
+    text.message =
+        absl::StrCat("Loss ", Number(loss.value), " at step ", context.stats.step(), " is above ",
+                     Number(loss.threshold), ", ", Number(context.settings.threshold),
+                     " times the first loss ", Number(first), ".");
+  } else {
+    text.message = absl::StrCat(
+        relapse ? "Relapse: the" : "The", " loss's moving average ", Number(loss.value),
+        " at step ", context.stats.step(), " is above ", Number(loss.threshold), "; its best was ",
+        Number(context.baselines.best_loss_ema), ", the first loss ", Number(first), ".");
+  }
+  text.advice = Clips(context.job) ? absl::StrCat("The rate is too high for this stretch: ",
+                                                  LowerRateAdvice(context.job), ".")
+                                   : absl::StrCat("Bound the gradient: ", ClipAdvice(context),
+                                                  "; or ", LowerRateAdvice(context.job), ".");
+  return text;
+}
+
+Description DescribeExplodingRel(const Context& context, const Observation& seen, int clause) {
+  const Clause& z = seen.clauses[clause];
+  const Baselines& past = context.baselines;
+  const auto spikes =
+      std::count_if(past.scores.begin(), past.scores.end(), [&z](const NormScore& score) {
+        return score.z > z.threshold && score.over_median > kNormOverMedian;
+      });
+  Description text;
+  const std::string largest = LargestTensorText(context, &text.tensor);
+  text.message = absl::StrCat(
+      spikes, " of the last ", kSpikeWindow, " steps had a gradient norm far above the recent ",
+      "median ", Number(past.norms.median()), " (robust z up to ", Number(z.value), ", limit ",
+      Number(z.threshold), "); ", Number(context.stats.norm_before()), " at step ",
+      context.stats.step(), largest, ".");
+  text.advice =
+      absl::StrCat(Clips(context.job) ? "Lower the threshold: " : "Bound it: ", ClipAdvice(context),
+                   "; look at the data of this step, which begins at batch_origin ",
+                   context.stats.batch_origin(), ".");
+  return text;
+}
+
+Description DescribeRecurrentExpansion(const Context& context, const Observation& seen,
+                                       int clause) {
+  const Clause& growth = seen.clauses[clause];
+  const int window = context.stats.growth().window();
+  Description text;
+  text.tensor = RecurrentWeights(context);
+  text.message = absl::StrCat("The gradient grows by a factor of ", Number(growth.value),
+                              " per time step backwards in ", "layer ",
+                              context.stats.growth().layer(), " (limit ", Number(growth.threshold),
+                              "), ", Number(std::pow(growth.value, window)), " over ", window,
+                              " time steps, at step ", context.stats.step(), ".");
+  text.advice = absl::StrCat(
+      "An explosion is likely", Clips(context.job) ? "" : absl::StrCat(": ", ClipAdvice(context)),
+      ". For a new job, ", RecurrentWeightsAdvice(context.job), ", a training.truncation below ",
+      window, GatedAdvice(context.job), ".");
+  return text;
+}
+
+Description DescribeVanishingThroughTime(const Context& context, const Observation& seen,
+                                         int clause) {
+  const Clause& decades = seen.clauses[clause];
+  const v1::GrowthStats& growth = context.stats.growth();
+  Description text;
+  text.tensor = RecurrentWeights(context);
+  text.message = absl::StrCat("Over ", growth.window(), " time steps the gradient changes by ",
+                              Number(decades.value), " decades (limit ", Number(decades.threshold),
+                              ") at step ", context.stats.step());
+  if (growth.has_horizon()) {
+    absl::StrAppend(&text.message, "; it fades to 1/e within ", Number(growth.horizon()),
+                    " time steps");
+  }
+  if (growth.has_underflow_at_lag()) {
+    absl::StrAppend(&text.message, " and is below 1e-30 from lag ", growth.underflow_at_lag());
+  }
+  text.message += ": what lies further back is not learnt.";
+  text.advice = "Clipping cannot help. For a new job, ";
+  if (context.job.model().cell() == v1::Model::CELL_LSTM) {
+    absl::StrAppend(&text.advice, "model.initialization.forget_gate_bias 1 or more, or ",
+                    RecurrentWeightsAdvice(context.job), ".");
+  } else {
+    absl::StrAppend(&text.advice, RecurrentWeightsAdvice(context.job), GatedAdvice(context.job),
+                    IsGated(context.job) ? "." : " with model.initialization.forget_gate_bias 1.");
+  }
+  return text;
+}
+
+Description DescribeHiddenGrowth(const Context& context, const Observation& seen, int clause) {
+  const Clause& growth = seen.clauses[clause];
+  const StateRun run = SteepestRun(context.stats);
+  Description text;
+  text.tensor = run.name;
+  if (clause == 0) {
+    text.message = absl::StrCat("State ", run.name, " surges along the sequence: ln RMS rises by ",
+                                Number(growth.value), " per time step (limit ",
+                                Number(growth.threshold), ") to an RMS of ", Number(run.rms_end),
+                                " at step ", context.stats.step(), ".");
+  } else {
+    text.message = absl::StrCat("A state reaches ", Number(growth.value), " at step ",
+                                context.stats.step(), " (limit ", Number(growth.threshold),
+                                "); the RMS of ", run.name, " ends at ", Number(run.rms_end), ".");
+  }
+  const v1::Job& job = context.job;
+  const bool relu = job.model().cell() == v1::Model::CELL_RNN_RELU;
+  const double scale = job.model().initialization().recurrent_weights().identity_scale();
+  text.advice =
+      relu && scale >= 1.0
+          ? absl::StrCat("For a new job, model.initialization.recurrent_weights.identity_scale ",
+                         "0.99 instead of ", Number(scale), GatedAdvice(job), "; now, ",
+                         LowerRateAdvice(job), ".")
+          : absl::StrCat("For a new job, ", RecurrentWeightsAdvice(job), GatedAdvice(job),
+                         "; now, ", LowerRateAdvice(job), ".");
+  return text;
+}
+
+}  // namespace gradwatch::alerts

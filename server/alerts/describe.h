@@ -1,0 +1,21 @@
+#ifndef GRADWATCH_SERVER_ALERTS_DESCRIBE_H_
+#define GRADWATCH_SERVER_ALERTS_DESCRIBE_H_
+
+#include "server/alerts/rules.h"
+
+// What an alert of each rule says; see RuleKind::describe. Messages quote the step's numbers;
+// advice names settings of v1.Job by their path and fills in numbers where they are known.
+namespace gradwatch::alerts {
+
+Description DescribeNonFinite(const Context& context, const Observation& seen, int clause);
+Description DescribeExplodingAbs(const Context& context, const Observation& seen, int clause);
+Description DescribeLossDivergence(const Context& context, const Observation& seen, int clause);
+Description DescribeExplodingRel(const Context& context, const Observation& seen, int clause);
+Description DescribeRecurrentExpansion(const Context& context, const Observation& seen, int clause);
+Description DescribeVanishingThroughTime(const Context& context, const Observation& seen,
+                                         int clause);
+Description DescribeHiddenGrowth(const Context& context, const Observation& seen, int clause);
+
+}  // namespace gradwatch::alerts
+
+#endif  // GRADWATCH_SERVER_ALERTS_DESCRIBE_H_

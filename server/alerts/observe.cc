@@ -1,0 +1,190 @@
+#include "server/alerts/observe.h"
+
+#include <algorithm>
+#include <cmath>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "server/alerts/thresholds.h"
+
+namespace gradwatch::alerts {
+namespace {
+
+// Levels a logarithm that could not be taken.
+constexpr double kTiny = 1e-30;
+
+// Least-squares slope of ln rms against the time step, over the second half.
+double SecondHalfSlope(const google::protobuf::RepeatedField<float>& rms) {
+  const int time_steps = rms.size();
+  if (time_steps < kSurgeTimeStepsMin) return 0.0;
+  const int begin = time_steps / 2;
+  const double middle = (begin + time_steps - 1) / 2.0;
+  double products = 0.0;
+  double squares = 0.0;
+  for (int t = begin; t < time_steps; ++t) {
+    products += (t - middle) * std::log(std::max(static_cast<double>(rms[t]), kTiny));
+    squares += (t - middle) * (t - middle);
+  }
+  return products / squares;
+}
+
+std::vector<StateRun> Runs(const v1::StepStats& stats) {
+  std::vector<StateRun> runs;
+  const auto add = [&runs](const char* state, int layer, const auto& rms) {
+    if (rms.empty()) return;
+    runs.push_back({absl::StrCat(state, "_l", layer), SecondHalfSlope(rms), rms[rms.size() - 1]});
+  };
+  for (const v1::LayerTimeStats& layer : stats.layers()) {
+    add("h", layer.layer(), layer.hidden_rms());
+    add("c", layer.layer(), layer.cell_rms());
+  }
+  return runs;
+}
+
+bool Steeper(const StateRun& a, const StateRun& b) {
+  const bool a_large = a.rms_end > kSurgeRmsFloor;
+  const bool b_large = b.rms_end > kSurgeRmsFloor;
+  return a_large != b_large ? a_large : a.slope > b.slope;
+}
+
+StateRun Steepest(const std::vector<StateRun>& runs) {
+  StateRun steepest;
+  for (const StateRun& run : runs) {
+    if (steepest.name.empty() || Steeper(run, steepest)) steepest = run;
+  }
+  return steepest;
+}
+
+// The growth factor's moving average as a logarithm to base 10, and over how many time steps.
+struct Trend {
+  double log10_growth;
+  int window;
+};
+
+Trend GrowthTrend(const Context& context) {
+  return {context.baselines.log_growth.value() / std::log(10.0),
+          std::max(1, context.stats.growth().window())};
+}
+
+}  // namespace
+
+StateRun SteepestRun(const v1::StepStats& stats) { return Steepest(Runs(stats)); }
+
+Observation ObserveNonFinite(const Context& context) {
+  const auto in_a_row = static_cast<double>(context.baselines.nonfinite_in_a_row);
+  Observation seen;
+  seen.known = true;
+  seen.clauses[0] = {
+      .holds = in_a_row > kNonFiniteSteps, .value = in_a_row, .threshold = kNonFiniteSteps};
+  seen.clear = !seen.holds();
+  seen.severity = v1::SEVERITY_CRIT;
+  return seen;
+}
+
+Observation ObserveExplodingAbs(const Context& context) {
+  const double norm = context.stats.norm_before();
+  const double limit = context.settings.threshold;
+  const bool clips = !context.job.clipping().policies().empty();
+  Observation seen;
+  seen.known = !std::isnan(norm);
+  seen.clauses[0] = {.holds = norm > limit, .value = norm, .threshold = limit};
+  seen.clear = norm < limit * kNormResolvePart;
+  seen.severity = clips ? v1::SEVERITY_WARN : v1::SEVERITY_CRIT;
+  return seen;
+}
+
+Observation ObserveLossDivergence(const Context& context) {
+  const Baselines& past = context.baselines;
+  Observation seen;
+  seen.known = past.first_loss.value_or(0.0) > 0.0;
+  if (!seen.known) return seen;
+  const double first = *past.first_loss;
+  const double loss = context.stats.loss();
+  const double average = past.loss_ema.value();
+  const double best = std::max(past.best_loss_ema, kBestFloorPart * first);
+  const double limit = context.settings.threshold * first;
+  seen.clauses[0] = {.holds = loss > limit, .value = loss, .threshold = limit};
+  seen.clauses[1] = {.holds = average > kEmaOverBest * best,
+                     .value = average,
+                     .threshold = kEmaOverBest * best,
+                     .for_factor = kEmaForFactor};
+  seen.clear = average < kEmaOverBestResolve * best && loss < limit;
+  const bool relapse = !seen.clauses[0].holds && average < first;
+  seen.severity = relapse ? v1::SEVERITY_WARN : v1::SEVERITY_CRIT;
+  return seen;
+}
+
+Observation ObserveExplodingRel(const Context& context) {
+  const Baselines& past = context.baselines;
+  const double limit = context.settings.threshold;
+  const auto is_spike = [limit](const NormScore& score) {
+    return score.z > limit && score.over_median > kNormOverMedian;
+  };
+  const auto spikes = std::count_if(past.scores.begin(), past.scores.end(), is_spike);
+  double largest = past.scores[0].z;
+  for (const NormScore& score : past.scores) largest = std::max(largest, score.z);
+  Observation seen;
+  seen.known = past.norms.size() > kNormSamplesMin;
+  seen.clauses[0] = {
+      .holds = seen.known && spikes >= kSpikesNeeded, .value = largest, .threshold = limit};
+  seen.clear = !seen.holds() && !is_spike(past.latest_score());
+  seen.severity = v1::SEVERITY_WARN;
+  return seen;
+}
+
+Observation ObserveRecurrentExpansion(const Context& context) {
+  Observation seen;
+  seen.known = context.stats.has_growth() && context.baselines.log_growth.count() > 0;
+  if (!seen.known) return seen;
+  const Trend trend = GrowthTrend(context);
+  const double growth = std::pow(10.0, trend.log10_growth);
+  const double limit =
+      std::min(context.settings.threshold, std::pow(10.0, kExpansionDecades / trend.window));
+  const double decades = trend.window * trend.log10_growth;
+  seen.clauses[0] = {.holds = growth > limit, .value = growth, .threshold = limit};
+  seen.clear = growth < 1.0 + kGrowthResolvePart * (context.settings.threshold - 1.0) &&
+               decades < kExpansionDecadesResolve;
+  seen.severity = v1::SEVERITY_WARN;
+  return seen;
+}
+
+Observation ObserveVanishingThroughTime(const Context& context) {
+  Observation seen;
+  seen.known = context.stats.has_growth() && context.baselines.log_growth.count() > 0;
+  if (!seen.known) return seen;
+  const Trend trend = GrowthTrend(context);
+  const double decades = trend.window * trend.log10_growth;
+  const double limit = context.settings.threshold;
+  const bool long_enough = trend.window >= kVanishingWindowMin;
+  seen.clauses[0] = {.holds = long_enough && decades < limit, .value = decades, .threshold = limit};
+  seen.clear = decades > limit * kVanishingResolvePart;
+  seen.severity = v1::SEVERITY_INFO;
+  return seen;
+}
+
+Observation ObserveHiddenGrowth(const Context& context) {
+  Observation seen;
+  seen.known = !context.stats.layers().empty();
+  if (!seen.known) return seen;
+  const double limit = context.settings.threshold;
+  const std::vector<StateRun> runs = Runs(context.stats);
+  const StateRun steepest = Steepest(runs);
+  seen.clauses[0] = {.holds = steepest.slope > limit && steepest.rms_end > kSurgeRmsFloor,
+                     .value = steepest.slope,
+                     .threshold = limit};
+  double largest = 0.0;
+  for (const v1::LayerTimeStats& layer : context.stats.layers()) {
+    largest = std::max(largest, layer.hidden_max_abs());
+  }
+  seen.clauses[1] = {
+      .holds = largest > kSurgeLargest, .value = largest, .threshold = kSurgeLargest};
+  seen.clear = largest < kSurgeLargest * kSurgeLargestResolvePart &&
+               std::all_of(runs.begin(), runs.end(), [limit](const StateRun& run) {
+                 return run.slope < limit * kSurgeSlopeResolvePart ||
+                        run.rms_end < kSurgeRmsFloor * kSurgeRmsFloorResolvePart;
+               });
+  seen.severity = v1::SEVERITY_WARN;
+  return seen;
+}
+
+}  // namespace gradwatch::alerts

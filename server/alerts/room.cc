@@ -1,1 +1,0 @@
-// The alerts room has no source yet.

@@ -1,0 +1,86 @@
+#ifndef GRADWATCH_SERVER_ALERTS_RULES_H_
+#define GRADWATCH_SERVER_ALERTS_RULES_H_
+
+#include <array>
+#include <cstdint>
+#include <string>
+
+#include "absl/types/span.h"
+#include "google/protobuf/repeated_field.h"
+#include "gradwatch/v1/alert.pb.h"
+#include "gradwatch/v1/job.pb.h"
+#include "gradwatch/v1/stats.pb.h"
+#include "server/alerts/baselines.h"
+
+// The rules as pure functions: same arguments, same answer, nothing kept.
+namespace gradwatch::alerts {
+
+// A rule's settings with every default filled in; see v1.RuleSettings.
+struct Settings {
+  bool disabled = false;
+  double threshold = 0.0;
+  int64_t warmup_steps = 0;
+  int64_t for_steps = 1;
+  int64_t resolve_steps = 1;
+  int64_t cooldown_steps = 0;
+
+  bool operator==(const Settings&) const = default;
+};
+
+// What a rule looks at. `baselines` have taken in `stats` already.
+struct Context {
+  const v1::Job& job;
+  const v1::StepStats& stats;
+  const Baselines& baselines;
+  const Settings& settings;
+};
+
+// One way for a rule's condition to be true.
+struct Clause {
+  bool holds = false;
+  double value = 0.0;      // What was observed, whether it holds or not.
+  double threshold = 0.0;  // What it is compared with.
+  int64_t for_factor = 1;  // It must hold for settings.for_steps times this.
+};
+
+// What a rule sees in one step.
+struct Observation {
+  // The statistics that the rule needs are there. When they are not, the rule stands still.
+  bool known = false;
+  std::array<Clause, 2> clauses;
+  // The resolve condition; never true together with a clause that holds.
+  bool clear = false;
+  v1::Severity severity = v1::SEVERITY_UNSPECIFIED;
+
+  bool holds() const { return clauses[0].holds || clauses[1].holds; }
+};
+
+// What an alert says.
+struct Description {
+  std::string tensor;
+  int time_step = -1;  // -1 for none.
+  std::string message;
+  std::string advice;
+};
+
+// One entry of the table of rules.
+struct RuleKind {
+  v1::RuleId id;
+  bool smaller_is_worse;
+  // Looks at steps that are not finite, too. All other rules stand still for them.
+  bool sees_nonfinite;
+  Observation (*observe)(const Context&);
+  // For an observation whose clause number `clause` holds.
+  Description (*describe)(const Context&, const Observation&, int clause);
+};
+
+// In the order of RuleCatalogue().
+absl::Span<const RuleKind> Rules();
+
+// The catalogue's defaults, overridden by the entry of `overrides` for that rule, if any.
+Settings SettingsOf(v1::RuleId id,
+                    const google::protobuf::RepeatedPtrField<v1::RuleSettings>& overrides);
+
+}  // namespace gradwatch::alerts
+
+#endif  // GRADWATCH_SERVER_ALERTS_RULES_H_
