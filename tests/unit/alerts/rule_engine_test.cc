@@ -1,0 +1,677 @@
+#include "server/alerts/rule_engine.h"
+
+#include <cmath>
+#include <string>
+#include <vector>
+
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "tests/unit/alerts/rule_streams.h"
+
+namespace gradwatch::alerts {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using ::testing::IsEmpty;
+using ::testing::SizeIs;
+
+Symptom Norm(double norm) {
+  return [norm](v1::StepStats* stats) { stats->set_norm_before(norm); };
+}
+
+Symptom Loss(double loss) {
+  return [loss](v1::StepStats* stats) { stats->set_loss(loss); };
+}
+
+Symptom GrowthFactor(double factor) {
+  return [factor](v1::StepStats* stats) {
+    stats->mutable_growth()->set_growth_factor(factor);
+    if (factor < 1.0) stats->mutable_growth()->set_horizon(-1.0 / std::log(factor));
+  };
+}
+
+// Hidden states whose RMS grows by `slope` (of the logarithm) per time step, up to `end`.
+Symptom Surge(double slope, double end) {
+  return [slope, end](v1::StepStats* stats) {
+    v1::LayerTimeStats& layer = *stats->mutable_layers(0);
+    const int time_steps = layer.hidden_rms_size();
+    for (int t = 0; t < time_steps; ++t) {
+      layer.set_hidden_rms(t, static_cast<float>(end * std::exp(slope * (t + 1 - time_steps))));
+    }
+    layer.set_hidden_max_abs(2 * end);
+  };
+}
+
+// How one rule is brought to fire: `quiet` healthy steps first, then `symptom` for `steps` steps,
+// the last of which fires.
+struct Case {
+  v1::RuleId rule;
+  const char* name;
+  int quiet;
+  Symptom symptom;
+  int steps;
+  v1::Severity severity;
+  // A symptom that stays just short of the condition.
+  Symptom harmless;
+  // Healthy steps until it resolves, the resolving one included.
+  int steps_to_resolve;
+  // A threshold for the job under which `symptom` does not fire.
+  double mild_threshold;
+  int64_t cooldown;
+};
+
+std::ostream& operator<<(std::ostream& out, const Case& c) { return out << c.name; }
+
+// Three spikes in ten steps.
+Symptom Spikes(double norm) {
+  return [norm](v1::StepStats* stats) {
+    if (stats->step() % 3 == 0) stats->set_norm_before(norm);
+  };
+}
+
+std::vector<Case> Cases() {
+  return {
+      {v1::RULE_ID_EXPLODING_ABS, "EXPLODING_ABS", 3, Norm(1500), 1, v1::SEVERITY_CRIT, Norm(999),
+       50, 2000, 0},
+      {v1::RULE_ID_LOSS_DIVERGENCE, "LOSS_DIVERGENCE", 3, Loss(11), 2, v1::SEVERITY_CRIT, Loss(1.5),
+       0, 20, 100},
+      {v1::RULE_ID_EXPLODING_REL, "EXPLODING_REL", 75, Spikes(40), 7, v1::SEVERITY_WARN, Spikes(9),
+       50, 100, 100},
+      {v1::RULE_ID_RECURRENT_EXPANSION, "RECURRENT_EXPANSION", 0, GrowthFactor(1.1), 40,
+       v1::SEVERITY_WARN, GrowthFactor(1.04), 0, 1.5, 100},
+      {v1::RULE_ID_VANISHING_THROUGH_TIME, "VANISHING_THROUGH_TIME", 0, GrowthFactor(0.5), 120,
+       v1::SEVERITY_INFO, GrowthFactor(0.77), 0, -20, 100},
+      {v1::RULE_ID_HIDDEN_GROWTH, "HIDDEN_GROWTH", 20, Surge(0.05, 100), 5, v1::SEVERITY_WARN,
+       Surge(0.05, 5), 20, 0.1, 100},
+  };
+}
+
+class EveryRule : public testing::TestWithParam<Case> {
+ protected:
+  // The alerts of the rule that the case is about.
+  static std::vector<v1::Alert> AlertsOf(const RuleEngine& engine) {
+    std::vector<v1::Alert> alerts;
+    for (const v1::Alert& alert : engine.alerts()) {
+      if (alert.rule() == GetParam().rule) alerts.push_back(alert);
+    }
+    return alerts;
+  }
+
+  static v1::Job JobWith(const std::function<void(v1::RuleSettings*)>& change) {
+    v1::Job job = MakeJob();
+    v1::RuleSettings& settings = *job.add_rules();
+    settings.set_id(GetParam().rule);
+    change(&settings);
+    return job;
+  }
+
+  static void MakeItFire(Stream* stream) {
+    stream->Feed(GetParam().quiet);
+    stream->Feed(GetParam().steps, GetParam().symptom);
+  }
+
+  // Feeds healthy steps until nothing of this rule fires.
+  static void LetItResolve(Stream* stream) {
+    for (int i = 0; i < 1000; ++i) {
+      stream->Feed(1);
+      if (AlertsOf(stream->engine).back().state() == v1::Alert::STATE_RESOLVED) return;
+    }
+    FAIL() << "never resolved";
+  }
+};
+
+INSTANTIATE_TEST_SUITE_P(Rules, EveryRule, testing::ValuesIn(Cases()),
+                         [](const auto& param) { return std::string(param.param.name); });
+
+TEST_P(EveryRule, FiresWhenTheConditionHeldLongEnough) {
+  const Case& c = GetParam();
+  Stream stream(MakeJob());
+
+  stream.Feed(c.quiet);
+  stream.Feed(c.steps - 1, c.symptom);
+  EXPECT_THAT(AlertsOf(stream.engine), IsEmpty());
+  stream.Feed(1, c.symptom);
+
+  const std::vector<v1::Alert> alerts = AlertsOf(stream.engine);
+  ASSERT_THAT(alerts, SizeIs(1));
+  EXPECT_EQ(alerts[0].state(), v1::Alert::STATE_FIRING);
+  EXPECT_EQ(alerts[0].rule_name(), c.name);
+  EXPECT_EQ(alerts[0].severity(), c.severity);
+  EXPECT_EQ(alerts[0].firing_step(), c.quiet + c.steps - 1);
+  EXPECT_EQ(alerts[0].last_step(), c.quiet + c.steps - 1);
+  EXPECT_EQ(alerts[0].count(), 1);
+  EXPECT_EQ(alerts[0].fire_time().seconds(), 1000 + c.quiet + c.steps - 1);
+  EXPECT_THAT(alerts[0].message(), HasSubstr(std::to_string(alerts[0].firing_step())));
+  EXPECT_THAT(alerts[0].advice(), testing::Not(IsEmpty()));
+  EXPECT_GE(stream.engine.firing(), 1);
+}
+
+TEST_P(EveryRule, StaysQuietShortOfTheCondition) {
+  Stream stream(MakeJob());
+
+  stream.Feed(GetParam().quiet);
+  stream.Feed(300, GetParam().harmless);
+
+  EXPECT_THAT(AlertsOf(stream.engine), IsEmpty());
+}
+
+TEST_P(EveryRule, StaysQuietOnHealthySteps) {
+  Stream stream(MakeJob());
+
+  stream.Feed(500);
+
+  EXPECT_THAT(stream.engine.alerts(), IsEmpty());
+  EXPECT_THAT(stream.engine.pending(), IsEmpty());
+  EXPECT_THAT(stream.changed, IsEmpty());
+}
+
+TEST_P(EveryRule, ResolvesAfterTheResolveSteps) {
+  const Case& c = GetParam();
+  Stream stream(MakeJob());
+  MakeItFire(&stream);
+  const int64_t last_step = stream.next_step - 1;
+
+  LetItResolve(&stream);
+
+  const v1::Alert alert = AlertsOf(stream.engine)[0];
+  EXPECT_EQ(alert.resolve_reason(), v1::Alert::RESOLVE_REASON_CONDITION);
+  EXPECT_EQ(alert.resolved_step(), stream.next_step - 1);
+  EXPECT_EQ(alert.resolve_time().seconds(), 1000 + stream.next_step - 1);
+  EXPECT_GE(alert.last_step(), last_step);
+  if (c.steps_to_resolve > 0) {
+    EXPECT_EQ(alert.resolved_step() - alert.last_step(), c.steps_to_resolve);
+  }
+}
+
+TEST_P(EveryRule, HitWithinCooldownReopensTheSameAlert) {
+  const Case& c = GetParam();
+  Stream stream(JobWith([&c](v1::RuleSettings* settings) {
+    if (c.cooldown > 0) settings->set_cooldown_steps(100000);
+  }));
+  MakeItFire(&stream);
+  LetItResolve(&stream);
+
+  stream.Feed(300, c.symptom);
+
+  const std::vector<v1::Alert> alerts = AlertsOf(stream.engine);
+  if (c.cooldown == 0) {  // Never muted.
+    ASSERT_THAT(alerts, SizeIs(2));
+    EXPECT_EQ(alerts[1].count(), 1);
+    return;
+  }
+  ASSERT_THAT(alerts, SizeIs(1));
+  EXPECT_EQ(alerts[0].state(), v1::Alert::STATE_FIRING);
+  EXPECT_EQ(alerts[0].count(), 2);
+  EXPECT_EQ(alerts[0].resolve_reason(), v1::Alert::RESOLVE_REASON_UNSPECIFIED);
+  EXPECT_FALSE(alerts[0].has_resolve_time());
+}
+
+TEST_P(EveryRule, HitAfterCooldownIsAnotherAlert) {
+  const Case& c = GetParam();
+  Stream stream(MakeJob());
+  MakeItFire(&stream);
+  LetItResolve(&stream);
+
+  stream.Feed(static_cast<int>(c.cooldown) + 1);
+  stream.Feed(300, c.symptom);
+
+  const std::vector<v1::Alert> alerts = AlertsOf(stream.engine);
+  ASSERT_THAT(alerts, SizeIs(2));
+  EXPECT_EQ(alerts[0].state(), v1::Alert::STATE_RESOLVED);
+  EXPECT_EQ(alerts[1].count(), 1);
+  EXPECT_GT(alerts[1].firing_step(), alerts[0].resolved_step());
+}
+
+TEST_P(EveryRule, HasAThresholdForEachJob) {
+  const Case& c = GetParam();
+  Stream stream(
+      JobWith([&c](v1::RuleSettings* settings) { settings->set_threshold(c.mild_threshold); }));
+
+  MakeItFire(&stream);
+
+  EXPECT_THAT(AlertsOf(stream.engine), IsEmpty());
+}
+
+TEST_P(EveryRule, IsSilentWhenDisabled) {
+  Stream stream(JobWith([](v1::RuleSettings* settings) { settings->set_disabled(true); }));
+
+  MakeItFire(&stream);
+  stream.Feed(200, GetParam().symptom);
+
+  EXPECT_THAT(AlertsOf(stream.engine), IsEmpty());
+}
+
+TEST_P(EveryRule, IsSilentDuringWarmUp) {
+  const Case& c = GetParam();
+  Stream stream(JobWith([](v1::RuleSettings* settings) { settings->set_warmup_steps(500); }));
+
+  MakeItFire(&stream);
+  stream.Feed(500 - static_cast<int>(stream.next_step), c.symptom);
+
+  EXPECT_THAT(AlertsOf(stream.engine), IsEmpty());
+}
+
+TEST_P(EveryRule, PendingDropsAtTheFirstFalse) {
+  const Case& c = GetParam();
+  if (c.rule == v1::RULE_ID_RECURRENT_EXPANSION || c.rule == v1::RULE_ID_VANISHING_THROUGH_TIME) {
+    GTEST_SKIP() << "their averages do not turn within one step";
+  }
+  Stream stream(JobWith([](v1::RuleSettings* settings) { settings->set_for_steps(30); }));
+  stream.Feed(c.quiet);
+
+  for (int i = 0; i < 6; ++i) {
+    stream.Feed(20, c.symptom);
+    stream.Feed(12);
+  }
+
+  EXPECT_THAT(AlertsOf(stream.engine), IsEmpty());
+}
+
+TEST_P(EveryRule, NonFiniteStepsFreezeIt) {
+  const Case& c = GetParam();
+  if (c.rule == v1::RULE_ID_EXPLODING_ABS) GTEST_SKIP() << "sees non-finite steps";
+  Stream plain(MakeJob());
+  Stream frozen(MakeJob());
+  MakeItFire(&plain);
+  LetItResolve(&plain);
+
+  frozen.Feed(c.quiet);
+  // An interlude takes its steps off the warm-up and shifts nothing else.
+  frozen.FeedNonFinite(3);
+  while (AlertsOf(frozen.engine).empty() && frozen.next_step < 400) frozen.Feed(1, c.symptom);
+
+  ASSERT_THAT(AlertsOf(frozen.engine), SizeIs(1));
+  EXPECT_LE(AlertsOf(frozen.engine)[0].firing_step(), AlertsOf(plain.engine)[0].firing_step() + 5);
+}
+
+TEST_P(EveryRule, EndOfTheJobResolvesIt) {
+  Stream stream(MakeJob());
+  MakeItFire(&stream);
+  stream.changed.clear();
+
+  stream.engine.EndJob(absl::FromUnixSeconds(9000), &stream.changed);
+
+  const v1::Alert alert = AlertsOf(stream.engine)[0];
+  EXPECT_EQ(alert.state(), v1::Alert::STATE_RESOLVED);
+  EXPECT_EQ(alert.resolve_reason(), v1::Alert::RESOLVE_REASON_JOB_ENDED);
+  EXPECT_EQ(alert.resolve_time().seconds(), 9000);
+  EXPECT_EQ(stream.engine.firing(), 0);
+  EXPECT_FALSE(stream.changed.empty());
+}
+
+TEST_P(EveryRule, ContinuesExactlyFromItsState) {
+  const Case& c = GetParam();
+  const auto play = [&c](int64_t from, int64_t to, Stream* stream) {
+    for (int64_t step = from; step < to; ++step) {
+      v1::StepStats stats = MakeStep(step);
+      const bool bad = step >= c.quiet && (step / 130) % 2 == 0;
+      if (bad) c.symptom(&stats);
+      stream->next_step = step;
+      stream->FeedStep(step % 37 == 5 ? MakeNonFiniteStep(step) : stats);
+    }
+  };
+  Stream whole(MakeJob());
+  play(0, 900, &whole);
+  for (const int64_t cut : {1, c.quiet + 3, 77, 131, 260, 333, 612}) {
+    SCOPED_TRACE(cut);
+    Stream first(MakeJob());
+    play(0, cut, &first);
+    Stream second(MakeJob());
+
+    ASSERT_TRUE(second.engine.LoadState(first.engine.SaveState()).ok());
+    play(cut, 900, &second);
+
+    ASSERT_EQ(second.engine.alerts().size(), whole.engine.alerts().size());
+    for (size_t i = 0; i < whole.engine.alerts().size(); ++i) {
+      EXPECT_EQ(second.engine.alerts()[i].DebugString(), whole.engine.alerts()[i].DebugString());
+    }
+    EXPECT_EQ(second.engine.firing(), whole.engine.firing());
+    EXPECT_EQ(second.engine.SaveState(), whole.engine.SaveState());
+  }
+}
+
+TEST(NonFiniteRule, FiresAtOnceAndNamesTheFirstBadTensor) {
+  Stream stream(MakeJob());
+  stream.FeedNonFinite(1);
+
+  ASSERT_THAT(stream.changed, SizeIs(1));
+  const v1::Alert& alert = stream.changed[0];
+  EXPECT_EQ(alert.name(), "jobs/boom/alerts/1");
+  EXPECT_EQ(alert.rule(), v1::RULE_ID_NON_FINITE);
+  EXPECT_EQ(alert.severity(), v1::SEVERITY_CRIT);
+  EXPECT_EQ(alert.tensor(), "h");
+  EXPECT_EQ(alert.time_step(), 31);
+  EXPECT_EQ(alert.first_value(), 1.0);
+  EXPECT_EQ(alert.message(),
+            "NaN or infinity at step 0, first in h of layer 0 at time step 31; 17 gradient entries "
+            "are not finite, 1 such steps in a row, last finite norm 1. The update was skipped.");
+  EXPECT_THAT(alert.advice(), HasSubstr("gradwatch update boom --clip 1"));
+}
+
+TEST(NonFiniteRule, ResolvesAfterTwentyCleanStepsAndIsNeverMuted) {
+  Stream stream(MakeJob());
+  stream.FeedNonFinite(3);
+  EXPECT_EQ(stream.engine.alerts()[0].peak_value(), 3.0);
+
+  stream.Feed(19);
+  EXPECT_EQ(stream.engine.firing(), 1);
+  stream.Feed(1);
+  EXPECT_EQ(stream.engine.firing(), 0);
+  stream.FeedNonFinite(1);
+
+  EXPECT_THAT(stream.engine.alerts(), SizeIs(2));
+  EXPECT_EQ(stream.engine.alerts()[1].name(), "jobs/boom/alerts/2");
+}
+
+TEST(NonFiniteRule, SeesAnInfiniteLossAlone) {
+  Stream stream(MakeJob());
+
+  stream.Feed(1, Loss(kInfinite));
+
+  ASSERT_THAT(stream.changed, SizeIs(1));
+  EXPECT_EQ(stream.changed[0].rule(), v1::RULE_ID_NON_FINITE);
+}
+
+TEST(ExplodingAbs, NamesTensorStepValueAndThreshold) {
+  Stream stream(MakeJob());
+
+  stream.Feed(4);
+  stream.Feed(1, Norm(1234.5));
+
+  ASSERT_THAT(stream.changed, SizeIs(1));
+  const v1::Alert& alert = stream.changed[0];
+  EXPECT_EQ(alert.tensor(), "rnn.weight_hh_l0");
+  EXPECT_EQ(alert.first_value(), 1234.5);
+  EXPECT_EQ(alert.threshold(), 1000.0);
+  EXPECT_EQ(alert.message(),
+            "Gradient norm 1234 passed 1000 at step 4; largest in rnn.weight_hh_l0 (0.9). "
+            "Clipping is off.");
+  EXPECT_THAT(alert.advice(), HasSubstr("clipping.policies to global_norm with max_norm 1 "));
+  EXPECT_THAT(alert.advice(), HasSubstr("orthogonal_gain 1.0 instead of 1.2"));
+}
+
+TEST(ExplodingAbs, IsOnlyAWarningWhenTheJobClips) {
+  Stream stream(MakeJob(/*clips=*/true));
+
+  stream.Feed(1, Norm(1234.5));
+
+  ASSERT_THAT(stream.changed, SizeIs(1));
+  EXPECT_EQ(stream.changed[0].severity(), v1::SEVERITY_WARN);
+}
+
+TEST(ExplodingAbs, RisesWhenClippingIsSwitchedOff) {
+  Stream stream(MakeJob(/*clips=*/true));
+  stream.Feed(1, Norm(2000));
+  stream.changed.clear();
+
+  stream.engine.SetRules(MakeJob(/*clips=*/false), absl::UnixEpoch(), &stream.changed);
+  EXPECT_THAT(stream.changed, IsEmpty());
+  stream.Feed(1, Norm(2000));
+
+  ASSERT_THAT(stream.changed, SizeIs(1));
+  EXPECT_EQ(stream.changed[0].severity(), v1::SEVERITY_CRIT);
+  EXPECT_EQ(stream.changed[0].count(), 1);
+}
+
+TEST(ExplodingAbs, InfiniteNormIsAboveTheLimitAndNanTellsNothing) {
+  Stream stream(MakeJob());
+
+  stream.Feed(1, Norm(kNotANumber));
+  EXPECT_EQ(stream.engine.firing(), 1);  // R1 alone.
+  stream.Feed(1, Norm(kInfinite));
+
+  EXPECT_EQ(stream.engine.firing(), 2);
+}
+
+TEST(ExplodingAbs, BetweenResolveLevelAndLimitItKeepsFiring) {
+  Stream stream(MakeJob());
+  stream.Feed(1, Norm(2000));
+
+  stream.Feed(500, Norm(150));
+  EXPECT_EQ(stream.engine.firing(), 1);
+  stream.Feed(49, Norm(99));
+  stream.Feed(1, Norm(150));
+  stream.Feed(49, Norm(99));
+  EXPECT_EQ(stream.engine.firing(), 1);
+  stream.Feed(1, Norm(99));
+
+  EXPECT_EQ(stream.engine.firing(), 0);
+  EXPECT_EQ(stream.engine.alerts()[0].peak_value(), 2000);
+  EXPECT_EQ(stream.engine.alerts()[0].last_value(), 99);
+}
+
+TEST(LossDivergence, RelapseBelowTheFirstLossIsAWarning) {
+  Stream stream(MakeJob());
+  stream.Feed(20, Loss(1.0));
+  stream.Feed(200, Loss(0.01));
+
+  stream.Feed(60, Loss(0.9));
+
+  ASSERT_THAT(stream.changed, SizeIs(1));
+  EXPECT_EQ(stream.changed[0].rule(), v1::RULE_ID_LOSS_DIVERGENCE);
+  EXPECT_EQ(stream.changed[0].severity(), v1::SEVERITY_WARN);
+  EXPECT_EQ(stream.changed[0].threshold(), 0.5);
+  EXPECT_THAT(stream.changed[0].message(), HasSubstr("Relapse"));
+}
+
+TEST(LossDivergence, WobblesNearZeroAreNoRelapse) {
+  Stream stream(MakeJob());
+  stream.Feed(20, Loss(1.0));
+  stream.Feed(200, Loss(0.001));
+
+  stream.Feed(300, Loss(0.2));  // 200 times the best, but below half of the first loss.
+
+  EXPECT_THAT(stream.changed, IsEmpty());
+}
+
+TEST(LossDivergence, AverageAboveTheFirstLossIsCritical) {
+  Stream stream(MakeJob());
+  stream.Feed(20, Loss(1.0));
+
+  stream.Feed(60, Loss(5.0));
+
+  ASSERT_THAT(stream.changed, SizeIs(1));
+  EXPECT_EQ(stream.changed[0].severity(), v1::SEVERITY_CRIT);
+}
+
+TEST(LossDivergence, RelapseThatPassesTheFirstLossRises) {
+  Stream stream(MakeJob());
+  stream.Feed(20, Loss(1.0));
+  stream.Feed(200, Loss(0.01));
+  stream.Feed(60, Loss(0.9));
+  stream.changed.clear();
+
+  stream.Feed(60, Loss(1.5));
+
+  ASSERT_THAT(stream.changed, SizeIs(1));
+  EXPECT_EQ(stream.changed[0].severity(), v1::SEVERITY_CRIT);
+}
+
+TEST(ExplodingRel, NeedsSixtyFourNorms) {
+  Stream stream(MakeJob());
+
+  stream.Feed(60);
+  stream.Feed(4, Norm(50));
+
+  EXPECT_THAT(stream.changed, IsEmpty());
+}
+
+TEST(ExplodingRel, SingleSpikeIsNoAlert) {
+  Stream stream(MakeJob());
+  stream.Feed(100);
+
+  for (int i = 0; i < 20; ++i) {
+    stream.Feed(1, Norm(500));
+    stream.Feed(9);
+  }
+
+  EXPECT_THAT(stream.changed, IsEmpty());
+}
+
+TEST(RecurrentExpansion, LongWindowFiresByDecades) {
+  const auto grows = [](v1::StepStats* stats) {
+    stats->mutable_growth()->set_growth_factor(1.04);
+    stats->mutable_growth()->set_window(200);  // 200 * log10(1.04) = 3.4 decades.
+  };
+  Stream stream(MakeJob());
+
+  stream.Feed(40, grows);
+
+  ASSERT_THAT(stream.changed, SizeIs(1));
+  EXPECT_EQ(stream.changed[0].rule(), v1::RULE_ID_RECURRENT_EXPANSION);
+  EXPECT_EQ(stream.changed[0].tensor(), "rnn.weight_hh_l1");
+  EXPECT_NEAR(stream.changed[0].threshold(), std::pow(10.0, 3.0 / 200.0), 1e-12);
+}
+
+TEST(Vanishing, ShortWindowsNeverFire) {
+  const auto vanishes = [](v1::StepStats* stats) {
+    stats->mutable_growth()->set_growth_factor(0.1);
+    stats->mutable_growth()->set_window(19);
+  };
+  Stream stream(MakeJob());
+
+  stream.Feed(300, vanishes);
+
+  EXPECT_THAT(stream.changed, IsEmpty());
+}
+
+TEST(Vanishing, SaysHorizonAndThatClippingCannotHelp) {
+  Stream stream(MakeJob());
+
+  stream.Feed(130, GrowthFactor(0.47));
+
+  ASSERT_THAT(stream.changed, SizeIs(1));
+  EXPECT_THAT(stream.changed[0].message(), HasSubstr("fades to 1/e within 1.324 time steps"));
+  EXPECT_THAT(stream.changed[0].advice(), HasSubstr("Clipping cannot help"));
+  EXPECT_LT(stream.changed[0].first_value(), -16.0);
+}
+
+TEST(HiddenGrowth, SingleHugeStateFires) {
+  Stream stream(MakeJob());
+
+  stream.Feed(25, [](v1::StepStats* stats) { stats->mutable_layers(0)->set_hidden_max_abs(2000); });
+
+  ASSERT_THAT(stream.changed, SizeIs(1));
+  EXPECT_EQ(stream.changed[0].rule(), v1::RULE_ID_HIDDEN_GROWTH);
+  EXPECT_EQ(stream.changed[0].threshold(), 1000.0);
+  EXPECT_EQ(stream.changed[0].first_value(), 2000.0);
+}
+
+TEST(HiddenGrowth, LinearAccumulationIsNoSurge) {
+  Stream stream(MakeJob());
+
+  stream.Feed(100, [](v1::StepStats* stats) {
+    v1::LayerTimeStats& layer = *stats->mutable_layers(0);
+    for (int t = 0; t < layer.hidden_rms_size(); ++t) {
+      layer.set_hidden_rms(t, 0.1F * static_cast<float>(t + 1));
+    }
+  });
+
+  EXPECT_THAT(stream.changed, IsEmpty());
+}
+
+TEST(RuleEngine, WithoutThroughTimeStatisticsTheRestStillWorks) {
+  Stream stream(MakeJob());
+
+  stream.Feed(200, [](v1::StepStats* stats) {
+    stats->clear_growth();
+    stats->clear_layers();
+    stats->clear_tensors();
+  });
+  EXPECT_THAT(stream.changed, IsEmpty());
+  stream.Feed(1, [](v1::StepStats* stats) {
+    stats->clear_tensors();
+    stats->set_norm_before(5000);
+  });
+
+  ASSERT_THAT(stream.changed, SizeIs(1));
+  EXPECT_EQ(stream.changed[0].tensor(), "");
+}
+
+TEST(RuleEngine, ListsWhatIsPendingApart) {
+  Stream stream(MakeJob());
+  stream.Feed(20);
+
+  stream.Feed(1, Surge(0.05, 100));
+
+  EXPECT_THAT(stream.engine.alerts(), IsEmpty());
+  EXPECT_THAT(stream.changed, IsEmpty());
+  ASSERT_THAT(stream.engine.pending(), SizeIs(1));
+  EXPECT_EQ(stream.engine.pending()[0].state(), v1::Alert::STATE_PENDING);
+  EXPECT_EQ(stream.engine.pending()[0].rule_name(), "HIDDEN_GROWTH");
+  EXPECT_EQ(stream.engine.pending()[0].pending_step(), 20);
+  stream.Feed(1);
+  EXPECT_THAT(stream.engine.pending(), IsEmpty());
+}
+
+TEST(RuleEngine, ChangedSettingsResolveAndStartAnew) {
+  Stream stream(MakeJob());
+  stream.Feed(1, Norm(2000));
+  stream.changed.clear();
+  v1::Job job = MakeJob();
+  job.add_rules()->set_id(v1::RULE_ID_EXPLODING_ABS);
+  job.mutable_rules(0)->set_threshold(500);
+
+  stream.engine.SetRules(job, absl::FromUnixSeconds(50), &stream.changed);
+  ASSERT_THAT(stream.changed, SizeIs(1));
+  EXPECT_EQ(stream.changed[0].state(), v1::Alert::STATE_RESOLVED);
+  EXPECT_EQ(stream.changed[0].resolve_reason(), v1::Alert::RESOLVE_REASON_RULE_CHANGED);
+  stream.Feed(1, Norm(600));
+
+  ASSERT_THAT(stream.changed, SizeIs(2));
+  EXPECT_EQ(stream.changed[1].name(), "jobs/boom/alerts/2");
+  EXPECT_EQ(stream.changed[1].threshold(), 500);
+}
+
+TEST(RuleEngine, SettingsThatSayTheSameChangeNothing) {
+  Stream stream(MakeJob());
+  stream.Feed(1, Norm(2000));
+  stream.changed.clear();
+  v1::Job job = MakeJob();
+  job.add_rules()->set_id(v1::RULE_ID_EXPLODING_ABS);
+  job.mutable_rules(0)->set_threshold(1000);
+
+  stream.engine.SetRules(job, absl::UnixEpoch(), &stream.changed);
+
+  EXPECT_THAT(stream.changed, IsEmpty());
+  EXPECT_EQ(stream.engine.firing(), 1);
+}
+
+TEST(RuleEngine, ForgetsTheOldestResolvedAlertsAndCountsThem) {
+  v1::Job job = MakeJob();
+  v1::RuleSettings& quick = *job.add_rules();
+  quick.set_id(v1::RULE_ID_NON_FINITE);
+  quick.set_resolve_steps(1);
+  Stream stream(job);
+  stream.Feed(1, Norm(2000));  // R2 fires first and keeps firing.
+
+  for (int i = 0; i < 1005; ++i) {
+    stream.FeedNonFinite(1);
+    stream.Feed(1, Norm(2000));
+  }
+
+  const auto& alerts = stream.engine.alerts();
+  EXPECT_EQ(alerts.size(), 1000U);
+  EXPECT_EQ(stream.engine.forgotten(), 6);
+  EXPECT_EQ(alerts[0].name(), "jobs/boom/alerts/1");
+  EXPECT_EQ(alerts[0].state(), v1::Alert::STATE_FIRING);
+  EXPECT_EQ(alerts[1].name(), "jobs/boom/alerts/8");
+  EXPECT_EQ(alerts.back().name(), "jobs/boom/alerts/1006");
+}
+
+TEST(RuleEngine, RefusesAStateThatIsNone) {
+  Stream stream(MakeJob());
+  stream.Feed(1, Norm(2000));
+  const std::string good = stream.engine.SaveState();
+
+  for (const std::string& bad : {std::string(), std::string("x"), good.substr(0, 100),
+                                 good.substr(0, good.size() - 1), good + "x"}) {
+    EXPECT_EQ(stream.engine.LoadState(bad).code(), absl::StatusCode::kInvalidArgument);
+  }
+
+  EXPECT_EQ(stream.engine.SaveState(), good);
+}
+
+}  // namespace
+}  // namespace gradwatch::alerts
