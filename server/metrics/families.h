@@ -1,0 +1,52 @@
+#ifndef GRADWATCH_SERVER_METRICS_FAMILIES_H_
+#define GRADWATCH_SERVER_METRICS_FAMILIES_H_
+
+#include <initializer_list>
+#include <map>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/string_view.h"
+#include "prometheus/metric_family.h"
+
+namespace gradwatch::metrics {
+
+using LabelList =
+    std::initializer_list<std::pair<absl::string_view, absl::string_view>>;
+
+// Metric families under construction, in order of first use: the first call
+// for a name sets its help and type.
+// Threads: one at a time.
+class FamilySet {
+ public:
+  struct Family {
+    prometheus::MetricFamily proto;
+
+    void Add(double value, LabelList labels = {});
+  };
+
+  // The family `name`; its help and type are those of the first call.
+  Family& Counter(absl::string_view name, absl::string_view help);
+  Family& Gauge(absl::string_view name, absl::string_view help);
+
+  // Series in all families.
+  size_t series() const;
+
+  // Those that have series; leaves this empty.
+  std::vector<prometheus::MetricFamily> Take();
+
+  // Appends the series of another set to the families of the same name.
+  void Merge(FamilySet other);
+
+ private:
+  Family& Declare(absl::string_view name, absl::string_view help,
+                  prometheus::MetricType type);
+
+  std::vector<Family> families_;
+  std::map<std::string, size_t, std::less<>> index_;
+};
+
+}  // namespace gradwatch::metrics
+
+#endif  // GRADWATCH_SERVER_METRICS_FAMILIES_H_

@@ -1,1 +1,0 @@
-// The metrics room has no source yet.

@@ -1,1 +1,0 @@
-// The web room has no source yet.
