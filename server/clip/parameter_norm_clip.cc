@@ -39,8 +39,9 @@ class ParameterNormClip final : public ClipPolicy {
     }
     report.norm = largest;
     report.coefficient = smallest_coefficient;
-    report.cosine = Cosine(dot, before, after);
     report.changed = report.clamped > 0;
+    report.cosine = Cosine(dot, before, after);
+    if (!report.changed && report.cosine.has_value()) report.cosine = 1.0;
     return report;
   }
 

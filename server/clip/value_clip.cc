@@ -88,10 +88,9 @@ class ValueClip final : public ClipPolicy {
     for (const Block<S>& block : context.blocks) clamper.Clamp(block.gradient);
     PolicyReport report;
     report.clamped = clamper.clamped();
-    report.cosine = clamper.cosine();
-    // The rounding of three sums must not make an untouched gradient look turned.
-    if (report.clamped == 0 && report.cosine.has_value()) report.cosine = 1.0;
     report.changed = report.clamped > 0;
+    report.cosine = clamper.cosine();
+    if (!report.changed && report.cosine.has_value()) report.cosine = 1.0;
     return report;
   }
 
