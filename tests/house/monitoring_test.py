@@ -35,14 +35,14 @@ def alerts():
 
 
 def metric_names(expression):
-    return set(re.findall(r"\b(?:gradwatch|grpc|process)_[a-z0-9_]+", expression))
+    return set(re.findall(r"\b(?:gradwatch|grpc_server|process)_[a-z0-9_]+", expression))
 
 
 def exported_metrics():
     """Names in the sources of server/metrics, with a histogram's three endings."""
     names = set()
     for path in (repository.ROOT / "server" / "metrics").glob("*.cc"):
-        names |= set(re.findall(r'"((?:gradwatch|grpc|process)_[a-z0-9_]+)"', path.read_text()))
+        names |= set(re.findall(r'"((?:gradwatch|grpc_server|process)_[a-z0-9_]+)"', path.read_text()))
     return names | {name + ending for name in names if name.endswith("_seconds")
                     for ending in ("_bucket", "_count", "_sum")}
 
