@@ -39,7 +39,7 @@ void FillMackeyGlass(v1::MackeyGlassTask* task) {
   if (!task->has_time_steps()) task->set_time_steps(100);
   if (!task->has_horizon()) task->set_horizon(6);
   if (!task->has_warmup_time_steps()) {
-    task->set_warmup_time_steps(std::clamp(task->time_steps() - 1, 0, 20));
+    task->set_warmup_time_steps(std::clamp(task->time_steps(), 1, 21) - 1);
   }
 }
 

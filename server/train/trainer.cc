@@ -465,6 +465,8 @@ int64_t EstimateMemoryBytes(const v1::Job& job, const data::DatasetContent* data
   const absl::StatusOr<data::TaskShape> shape = data::ShapeOf(job, dataset);
   if (!shape.ok()) return 0;
   const nn::NetworkConfig config = NetworkConfigOf(job, *shape);
+  if (config.layers < 1 || config.hidden < 1) return 0;
+  if (config.layers > nn::kLayersMax) return std::numeric_limits<int64_t>::max();
   const int64_t scalar = job.training().precision() == v1::Training::PRECISION_FLOAT64 ? 8 : 4;
   const int64_t optimizer = nn::SaturatingMultiply(nn::ParameterCountOf(config),
                                                    scalar * OptimizerVectorsOf(job.optimizer()));

@@ -70,7 +70,7 @@ GRADWATCH_ENGINE_API void FillDefaults(v1::Job* job);
 
 // What a job holds while it runs, in bytes, within 10 %, without the data set, which jobs share;
 // saturates at the largest int64. `job` has its defaults filled in; sizes may be absurd. `dataset`
-// as for Create. 0 when the task itself cannot be: data::ShapeOf says why.
+// as for Create. 0 when there is nothing to estimate: a task that data::ShapeOf refuses, no units.
 GRADWATCH_ENGINE_API int64_t EstimateMemoryBytes(const v1::Job& job,
                                                  const data::DatasetContent* dataset);
 
