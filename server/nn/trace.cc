@@ -4,6 +4,7 @@
 #include <cmath>
 #include <limits>
 
+#include "server/nn/packet.h"
 #include "server/nn/plan.h"
 
 namespace gradwatch::nn {
@@ -19,22 +20,20 @@ constexpr double kGateOpen = 0.95;
 enum ArrayIndex { kStateGradient, kCarry, kRatio, kHiddenRms, kHiddenMax, kCellRms, kCellMax };
 static_assert(kCellMax + 1 == kTraceArrays);
 
-template <typename S>
-double Rms(const S* values, int64_t n) {
-  return std::sqrt(SumOfSquares(values, n) / static_cast<double>(n));
-}
+struct Summary {
+  double rms;
+  double largest;  // Magnitude.
+};
 
-// NaN when there is one.
 template <typename S>
-double LargestMagnitude(const S* values, int64_t n) {
-  S largest = 0;
-  bool defined = true;
-  for (int64_t i = 0; i < n; ++i) {
-    const S magnitude = std::abs(values[i]);
-    largest = magnitude > largest ? magnitude : largest;
-    defined &= magnitude == magnitude;
-  }
-  return defined ? static_cast<double>(largest) : kNaN;
+Summary Summarize(const S* values, int64_t n) {
+  Packet<S> largest = Constant<S>(0.0);
+  ForPackets<S>(n, [&](int64_t j, auto lanes) {
+    largest = packet::pmax(largest, packet::pabs(Load<S>(values + j, lanes)));
+  });
+  const double rms = std::sqrt(SumOfSquares(values, n) / static_cast<double>(n));
+  // The maximum may have passed over a NaN, the sum has not.
+  return {rms, std::isnan(rms) ? kNaN : static_cast<double>(packet::predux_max(largest))};
 }
 
 template <typename S>
@@ -44,20 +43,22 @@ double JointNorm(const S* h, const S* c, int64_t n) {
   return std::sqrt(sum);
 }
 
-template <typename S>
-int64_t CountBelow(const S* values, int64_t n, double limit) {
-  const S bound = static_cast<S>(limit);
-  int32_t count = 0;
-  for (int64_t i = 0; i < n; ++i) count += values[i] < bound ? 1 : 0;
-  return count;
-}
+struct Counts {
+  int64_t below;
+  int64_t above;
+};
 
 template <typename S>
-int64_t CountAbove(const S* values, int64_t n, double limit) {
-  const S bound = static_cast<S>(limit);
-  int32_t count = 0;
-  for (int64_t i = 0; i < n; ++i) count += values[i] > bound ? 1 : 0;
-  return count;
+Counts CountOutside(const S* values, int64_t n, double low, double high) {
+  const S lower = static_cast<S>(low);
+  const S upper = static_cast<S>(high);
+  int32_t below = 0;
+  int32_t above = 0;
+  for (int64_t i = 0; i < n; ++i) {
+    below += values[i] < lower ? 1 : 0;
+    above += values[i] > upper ? 1 : 0;
+  }
+  return {below, above};
 }
 
 template <typename S>
@@ -114,8 +115,9 @@ void TraceRecorder::CountGates(int64_t rows, const S* h, const S* gates) {
   for (int64_t b = 0; b < rows; ++b) {
     for (int gate = 0; gate < count; ++gate) {
       const S* values = activations + (b * count + gate) * hidden_;
-      closed_[gate] += CountBelow(values, hidden_, kGateClosed);
-      open_[gate] += CountAbove(values, hidden_, kGateOpen);
+      const Counts counts = CountOutside(values, hidden_, kGateClosed, kGateOpen);
+      closed_[gate] += counts.below;
+      open_[gate] += counts.above;
     }
   }
 }
@@ -123,15 +125,18 @@ void TraceRecorder::CountGates(int64_t rows, const S* h, const S* gates) {
 template <typename S>
 void TraceRecorder::RecordStates(int64_t t, int64_t rows, const S* h, const S* c, const S* gates) {
   const int64_t n = rows * hidden_;
-  Array(kHiddenRms)[t] = Rms(h, n);
-  Array(kHiddenMax)[t] = LargestMagnitude(h, n);
+  const Summary hidden = Summarize(h, n);
+  Array(kHiddenRms)[t] = hidden.rms;
+  Array(kHiddenMax)[t] = hidden.largest;
   if (c != nullptr) {
-    Array(kCellRms)[t] = Rms(c, n);
-    Array(kCellMax)[t] = LargestMagnitude(c, n);
+    const Summary cell = Summarize(c, n);
+    Array(kCellRms)[t] = cell.rms;
+    Array(kCellMax)[t] = cell.largest;
   }
   positions_ += rows;
   if (cell_ == Cell::kRnnTanh) {
-    saturated_ += CountAbove(h, n, kTanhSaturated) + CountBelow(h, n, -kTanhSaturated);
+    const Counts counts = CountOutside(h, n, -kTanhSaturated, kTanhSaturated);
+    saturated_ += counts.below + counts.above;
   } else if (cell_ == Cell::kRnnRelu) {
     for (int64_t b = 0; b < rows; ++b) MarkAlive(h + b * hidden_, hidden_, alive_.data());
   }
