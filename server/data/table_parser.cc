@@ -21,6 +21,8 @@ namespace {
 
 std::optional<double> ParseNumber(absl::string_view cell) {
   cell = absl::StripAsciiWhitespace(cell);
+  // Keeps out hexadecimal digits, infinity and NaN, which from_chars would read.
+  if (cell.find_first_not_of("0123456789.eE+-") != absl::string_view::npos) return std::nullopt;
   // from_chars knows no plus sign.
   if (absl::ConsumePrefix(&cell, "+") && !cell.empty() && cell[0] == '-') return std::nullopt;
   double value = 0.0;
@@ -30,7 +32,7 @@ std::optional<double> ParseNumber(absl::string_view cell) {
     // Too small is zero, too large is no finite number.
     return std::abs(value) < 1.0 ? std::optional<double>(0.0) : std::nullopt;
   }
-  if (result.ec != std::errc() || !std::isfinite(value)) return std::nullopt;
+  if (result.ec != std::errc()) return std::nullopt;
   return value;
 }
 
