@@ -1,1 +1,0 @@
-// The rpc room has no source yet.

@@ -1,0 +1,47 @@
+#ifndef GRADWATCH_SERVER_RPC_UNARY_H_
+#define GRADWATCH_SERVER_RPC_UNARY_H_
+
+#include <utility>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "grpcpp/support/server_callback.h"
+#include "proto/support/grpc_status.h"
+#include "server/base/thread_pool.h"
+#include "server/metrics/metrics.h"
+#include "server/rpc/service_context.h"
+
+namespace gradwatch::rpc {
+
+// Runs `work(request)`, an absl::StatusOr<Response>, on a thread of `pool` and
+// answers with what it gives: nothing but this hand-over happens on gRPC's own
+// few threads, so one slow call never holds up another. A full pool answers
+// RESOURCE_EXHAUSTED with RetryInfo at once. A call that was cancelled, or
+// whose deadline passed, while it waited for a thread is not run.
+template <typename Request, typename Response, typename Work>
+grpc::ServerUnaryReactor* RunUnary(ThreadPool* pool, metrics::RpcMethod* method,
+                                   grpc::CallbackServerContext* context,
+                                   const Request* request, Response* response,
+                                   Work work) {
+  grpc::ServerUnaryReactor* const reactor = context->DefaultReactor();
+  method->Started();
+  const auto finish = [reactor, method](const absl::Status& status) {
+    method->Handled(static_cast<int>(status.code()));
+    reactor->Finish(ToGrpcStatus(status));
+  };
+  const bool queued = pool->Schedule(
+      [context, request, response, finish, work = std::move(work)]() mutable {
+        if (context->IsCancelled())
+          return finish(absl::CancelledError("the caller gave up"));
+        absl::StatusOr<Response> result = work(*request);
+        if (!result.ok()) return finish(result.status());
+        *response = *std::move(result);
+        finish(absl::OkStatus());
+      });
+  if (!queued) finish(BusyError());
+  return reactor;
+}
+
+}  // namespace gradwatch::rpc
+
+#endif  // GRADWATCH_SERVER_RPC_UNARY_H_
