@@ -1,0 +1,43 @@
+#ifndef GRADWATCH_CLIENT_CLI_COMPARE_H_
+#define GRADWATCH_CLIENT_CLI_COMPARE_H_
+
+#include <string>
+#include <vector>
+
+#include "client/cli/text.h"
+#include "google/protobuf/struct.pb.h"
+#include "gradwatch/v1/alert.pb.h"
+#include "gradwatch/v1/job.pb.h"
+#include "gradwatch/v1/stats_service.pb.h"
+
+// Several jobs beside each other. Pure functions: what is said follows from the numbers alone.
+namespace gradwatch::cli {
+
+// What is known of one job.
+struct JobSummary {
+  v1::Job job;
+  v1::QueryStatsResponse history;   // Its whole history in a few buckets.
+  std::vector<v1::Alert> alerts;    // Firing and resolved.
+};
+
+// The largest finite norm before clipping; NaN when there is none.
+double LargestNorm(const JobSummary& summary);
+// The mean growth factor over all steps; NaN when it was not measured.
+double MeanGrowth(const JobSummary& summary);
+
+// Columns in which the jobs may differ, then the outcome.
+Table ComparisonTable(const std::vector<JobSummary>& summaries);
+
+// "The jobs differ in clipping.": the names of the settings that are not the same in all; empty for
+// fewer than two jobs.
+std::string Differences(const std::vector<JobSummary>& summaries);
+
+// One sentence about one job: what clipping did, what became of the loss, what the gradient did.
+std::string Verdict(const JobSummary& summary);
+
+// The same facts for programs: {"jobs": [{"name": ..., "largest_norm_before": ...}]}.
+google::protobuf::Struct ComparisonJson(const std::vector<JobSummary>& summaries);
+
+}  // namespace gradwatch::cli
+
+#endif  // GRADWATCH_CLIENT_CLI_COMPARE_H_

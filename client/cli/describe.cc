@@ -1,0 +1,376 @@
+#include "client/cli/describe.h"
+
+#include <algorithm>
+#include <cmath>
+#include <utility>
+
+#include "absl/strings/ascii.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "absl/strings/str_replace.h"
+#include "absl/strings/strip.h"
+#include "client/cli/command.h"
+#include "client/cli/exit_code.h"
+
+namespace gradwatch::cli {
+namespace {
+
+using Align = Table::Align;
+
+// The value's name without `prefix`; its number when a newer server sends one that is unknown.
+template <typename Enum>
+std::string ShortName(Enum value, const std::string& (*name)(Enum), absl::string_view prefix) {
+  const std::string& full = name(value);
+  return full.empty() ? absl::StrCat(static_cast<int>(value))
+                      : std::string(absl::StripPrefix(full, prefix));
+}
+
+void Line(absl::string_view what, absl::string_view value, std::string* text) {
+  if (value.empty()) return;
+  std::string label(what);
+  label.resize(std::max<size_t>(label.size() + 1, 14), ' ');
+  absl::StrAppend(text, label, value, "\n");
+}
+
+std::string Percentage(const v1::EvaluationResult& evaluation) {
+  std::string text = absl::StrCat("loss ", FormatNumber(evaluation.loss()));
+  if (evaluation.has_accuracy()) {
+    absl::StrAppend(&text, ", accuracy ", FormatShare(evaluation.accuracy()));
+  }
+  if (evaluation.has_solved_share()) {
+    absl::StrAppend(&text, ", solved ", FormatShare(evaluation.solved_share()));
+  }
+  if (evaluation.rmse_original_units_size() > 0) {
+    std::vector<std::string> errors;
+    for (const double error : evaluation.rmse_original_units()) {
+      errors.push_back(FormatNumber(error));
+    }
+    absl::StrAppend(&text, ", rmse ", absl::StrJoin(errors, " "), " in the data's units");
+  }
+  return absl::StrCat(text, " (step ", evaluation.step(), ", ", evaluation.examples(),
+                      " examples)");
+}
+
+std::string NormText(absl::string_view what, double norm, v1::NormOrder order,
+                     v1::NormConvention convention) {
+  std::string text = absl::StrCat(what, " ", FormatNumber(norm));
+  std::vector<std::string> more;
+  if (order != v1::NORM_ORDER_UNSPECIFIED && order != v1::NORM_ORDER_L2) {
+    more.push_back(
+        absl::AsciiStrToLower(ShortName(order, &v1::NormOrder_Name<v1::NormOrder>, "NORM_ORDER_")));
+  }
+  if (convention == v1::NORM_CONVENTION_EXACT) more.emplace_back("exact");
+  if (!more.empty()) absl::StrAppend(&text, " (", absl::StrJoin(more, ", "), ")");
+  return text;
+}
+
+std::string Age(const google::protobuf::Timestamp& time, absl::Time now) {
+  return FormatElapsed(now - FromProto(time));
+}
+
+std::string DescribeInitialization(const v1::Initialization& init) {
+  std::vector<std::string> parts;
+  const auto add = [&parts](absl::string_view what, bool present, const v1::Initializer& value) {
+    if (present && value.kind_case() != v1::Initializer::KIND_NOT_SET && !value.has_uniform()) {
+      parts.push_back(absl::StrCat(what, " ", DescribeInitializer(value)));
+    }
+  };
+  add("recurrent", init.has_recurrent_weights(), init.recurrent_weights());
+  add("input", init.has_input_weights(), init.input_weights());
+  add("biases", init.has_biases(), init.biases());
+  add("read-out", init.has_readout_weights(), init.readout_weights());
+  add("read-out bias", init.has_readout_bias(), init.readout_bias());
+  if (init.has_forget_gate_bias()) {
+    parts.push_back(absl::StrCat("forget bias ", FormatNumber(init.forget_gate_bias())));
+  }
+  return absl::StrJoin(parts, ", ");
+}
+
+}  // namespace
+
+std::string StateName(v1::Job::State state) {
+  return ShortName(state, &v1::Job::State_Name<v1::Job::State>, "STATE_");
+}
+
+std::string CellName(v1::Model::Cell cell) {
+  if (cell == v1::Model::CELL_UNSPECIFIED) return "LSTM";
+  return ShortName(cell, &v1::Model::Cell_Name<v1::Model::Cell>, "CELL_");
+}
+
+std::string SeverityName(v1::Severity severity) {
+  return ShortName(severity, &v1::Severity_Name<v1::Severity>, "SEVERITY_");
+}
+
+std::string AlertStateName(v1::Alert::State state) {
+  return ShortName(state, &v1::Alert::State_Name<v1::Alert::State>, "STATE_");
+}
+
+std::string KindName(v1::Dataset::Kind kind) {
+  return absl::AsciiStrToLower(
+      ShortName(kind, &v1::Dataset::Kind_Name<v1::Dataset::Kind>, "KIND_"));
+}
+
+std::string DescribeTask(const v1::Task& task) {
+  const auto* oneof = v1::Task::descriptor()->FindOneofByName("kind");
+  const auto* field = task.GetReflection()->GetOneofFieldDescriptor(task, oneof);
+  if (field == nullptr) return "adding";
+  std::string text = absl::StrReplaceAll(field->name(), {{"_", "-"}});
+  const auto& kind = task.GetReflection()->GetMessage(task, field);
+  const auto* steps = kind.GetDescriptor()->FindFieldByName("time_steps");
+  if (steps != nullptr && kind.GetReflection()->HasField(kind, steps)) {
+    absl::StrAppend(&text, " T=", kind.GetReflection()->GetInt32(kind, steps));
+  }
+  if (task.has_copy_memory() && task.copy_memory().has_delay()) {
+    absl::StrAppend(&text, " delay ", task.copy_memory().delay());
+  }
+  if (task.has_language()) absl::StrAppend(&text, " ", task.language().dataset());
+  if (task.has_forecast()) {
+    absl::StrAppend(&text, " of ", absl::StrJoin(task.forecast().target_columns(), ", "), " ",
+                    task.forecast().dataset());
+  }
+  return text;
+}
+
+std::string DescribeModel(const v1::Model& model) {
+  return absl::StrCat(CellName(model.cell()), " ", model.has_layers() ? model.layers() : 1, "x",
+                      model.has_hidden_units() ? model.hidden_units() : 128);
+}
+
+std::string DescribeOptimizer(const v1::Optimizer& optimizer) {
+  std::string text = optimizer.has_sgd() ? "sgd" : "adam";
+  if (optimizer.has_learning_rate()) {
+    absl::StrAppend(&text, " lr ", FormatNumber(optimizer.learning_rate()));
+  }
+  if (optimizer.sgd().momentum() != 0) {
+    absl::StrAppend(&text, " momentum ", FormatNumber(optimizer.sgd().momentum()));
+  }
+  if (optimizer.sgd().nesterov()) text += " nesterov";
+  if (optimizer.has_warmup_cosine()) {
+    absl::StrAppend(&text, ", warm-up ", optimizer.warmup_cosine().warmup_steps(),
+                    " steps then cosine");
+  }
+  return text;
+}
+
+std::string DescribeClipping(const v1::Job& job) {
+  if (!job.has_clipping()) return "norm 1";
+  std::vector<std::string> parts;
+  for (const v1::ClipPolicy& policy : job.clipping().policies()) {
+    if (policy.has_value()) {
+      const v1::ValueClip& clip = policy.value();
+      parts.push_back(absl::StrCat("value ", clip.has_minimum() ? FormatNumber(clip.minimum()) : "",
+                                   "..", clip.has_maximum() ? FormatNumber(clip.maximum()) : ""));
+    } else if (policy.has_parameter_norm()) {
+      const auto& clip = policy.parameter_norm();
+      parts.push_back(NormText("per parameter", clip.max_norm(), clip.order(), clip.convention()));
+    } else if (policy.has_global_norm()) {
+      const auto& clip = policy.global_norm();
+      parts.push_back(NormText("norm", clip.max_norm(), clip.order(), clip.convention()));
+    } else {
+      parts.emplace_back("unknown");
+    }
+  }
+  return parts.empty() ? "none" : absl::StrJoin(parts, ", ");
+}
+
+std::string DescribeInitializer(const v1::Initializer& initializer) {
+  switch (initializer.kind_case()) {
+    case v1::Initializer::kOrthogonalGain:
+      return absl::StrCat("orthogonal ", FormatNumber(initializer.orthogonal_gain()));
+    case v1::Initializer::kIdentityScale:
+      return absl::StrCat("identity ", FormatNumber(initializer.identity_scale()));
+    case v1::Initializer::kNormalDeviation:
+      return absl::StrCat("normal ", FormatNumber(initializer.normal_deviation()));
+    case v1::Initializer::kConstant:
+      return absl::StrCat("constant ", FormatNumber(initializer.constant()));
+    default:
+      return "uniform";
+  }
+}
+
+std::string DescribeSettings(const v1::Job& job) {
+  std::string text;
+  Line("task", DescribeTask(job.task()), &text);
+  Line("model", DescribeModel(job.model()), &text);
+  Line("initial", DescribeInitialization(job.model().initialization()), &text);
+  Line("optimizer", DescribeOptimizer(job.optimizer()), &text);
+  Line("clipping", DescribeClipping(job), &text);
+  const v1::Training& training = job.training();
+  std::string length = absl::StrCat(training.step_limit(), " steps of batch ",
+                                    training.batch_size());
+  if (training.has_truncation()) absl::StrAppend(&length, ", truncated at ", training.truncation());
+  if (training.precision() == v1::Training::PRECISION_FLOAT64) length += ", float64";
+  Line("training", length, &text);
+  if (job.evaluation().every_steps() > 0) {
+    Line("evaluation",
+         absl::StrCat("every ", job.evaluation().every_steps(), " steps on ",
+                      job.evaluation().examples(), " examples"),
+         &text);
+  }
+  Line("statistics",
+       absl::AsciiStrToLower(ShortName(job.statistics_level(),
+                                       &v1::StatisticsLevel_Name<v1::StatisticsLevel>,
+                                       "STATISTICS_LEVEL_")),
+       &text);
+  if (job.has_seed()) Line("seed", absl::StrCat(job.seed()), &text);
+  return text;
+}
+
+std::string DescribeFailure(const v1::Failure& failure) {
+  return absl::StrCat(
+      ShortName(failure.reason(), &v1::Failure::Reason_Name<v1::Failure::Reason>, "REASON_"),
+      " at step ", failure.step(), ": ", failure.message());
+}
+
+std::string DescribeJob(const v1::Job& job, absl::Time now) {
+  std::string text;
+  Line("job", job.name(), &text);
+  Line("name", job.display_name(), &text);
+  std::vector<std::string> labels;
+  for (const auto& [key, value] : job.labels()) labels.push_back(absl::StrCat(key, "=", value));
+  std::sort(labels.begin(), labels.end());
+  Line("labels", absl::StrJoin(labels, ", "), &text);
+  std::string state = StateName(job.state());
+  if (job.queue_position() > 0) absl::StrAppend(&state, ", place ", job.queue_position());
+  Line("state", state, &text);
+  if (job.has_failure()) Line("failure", DescribeFailure(job.failure()), &text);
+  text += DescribeSettings(job);
+  std::string step = absl::StrCat(job.step(), " of ", job.training().step_limit());
+  if (job.updates_applied() != job.step()) {
+    absl::StrAppend(&step, ", ", job.updates_applied(), " updates applied");
+  }
+  Line("step", step, &text);
+  if (job.has_latest_stats()) {
+    const v1::StepStats& stats = job.latest_stats();
+    Line("loss", FormatNumber(stats.loss()), &text);
+    std::string norm = FormatNumber(stats.norm_before());
+    if (stats.has_norm_after()) {
+      absl::StrAppend(&norm, " before clipping, ", FormatNumber(stats.norm_after()), " after");
+    }
+    Line("norm", norm, &text);
+    if (stats.has_growth()) {
+      std::string growth = FormatNumber(stats.growth().growth_factor());
+      if (stats.growth().has_horizon()) {
+        absl::StrAppend(&growth, ", horizon ",
+                        stats.growth().horizon_beyond_window() ? "at least " : "",
+                        FormatNumber(stats.growth().horizon_beyond_window()
+                                         ? stats.growth().window()
+                                         : stats.growth().horizon()),
+                        " time steps");
+      }
+      Line("growth", growth, &text);
+    }
+    Line("clip rate", FormatShare(job.clip_rate()), &text);
+  }
+  if (job.nonfinite_steps() > 0) Line("not finite", absl::StrCat(job.nonfinite_steps(), " steps"), &text);
+  if (job.has_latest_evaluation()) Line("evaluated", Percentage(job.latest_evaluation()), &text);
+  if (job.has_best_evaluation()) Line("best", Percentage(job.best_evaluation()), &text);
+  if (job.alerts_firing() > 0) {
+    Line("alerts", absl::StrCat(job.alerts_firing(), " firing (gradwatch alerts ",
+                                IdOf(job.name()), ")"),
+         &text);
+  }
+  if (job.has_create_time()) {
+    Line("created", absl::StrCat(Age(job.create_time(), now), " ago"), &text);
+  }
+  if (job.has_start_time()) {
+    Line("ran for",
+         FormatElapsed((job.has_end_time() ? FromProto(job.end_time()) : now) -
+                        FromProto(job.start_time())),
+         &text);
+  }
+  if (job.memory_bytes() > 0) Line("memory", FormatBytes(job.memory_bytes()), &text);
+  return text;
+}
+
+Table JobTable(const std::vector<v1::Job>& jobs, absl::Time now) {
+  Table table({{"JOB"},
+               {"STATE"},
+               {"TASK"},
+               {"MODEL"},
+               {"CLIP"},
+               {"STEP", Align::kRight},
+               {"LOSS", Align::kRight},
+               {"NORM", Align::kRight},
+               {"CLIPPED", Align::kRight},
+               {"ALERTS", Align::kRight},
+               {"AGE", Align::kRight}});
+  for (const v1::Job& job : jobs) {
+    const bool ran = job.has_latest_stats();
+    table.AddRow({IdOf(job.name()), StateName(job.state()), DescribeTask(job.task()),
+                  DescribeModel(job.model()), DescribeClipping(job), absl::StrCat(job.step()),
+                  ran ? FormatNumber(job.latest_stats().loss()) : "-",
+                  ran ? FormatNumber(job.latest_stats().norm_before()) : "-",
+                  ran ? FormatShare(job.clip_rate()) : "-", absl::StrCat(job.alerts_firing()),
+                  job.has_create_time() ? Age(job.create_time(), now) : "-"});
+  }
+  return table;
+}
+
+Table AlertTable(const std::vector<v1::Alert>& alerts, size_t width, bool unicode) {
+  Table table({{"JOB"},
+               {"RULE"},
+               {"SEVERITY"},
+               {"STATE"},
+               {"STEP", Align::kRight},
+               {"COUNT", Align::kRight},
+               {"WHAT"}});
+  // What the other columns take, about; a narrow terminal still shows some words.
+  constexpr size_t kOthers = 70;
+  const size_t room = width > kOthers + 30 ? width - kOthers : 30;
+  for (const v1::Alert& alert : alerts) {
+    const std::string id = IdOf(alert.name());
+    table.AddRow({id.substr(0, id.find('/')), alert.rule_name(), SeverityName(alert.severity()),
+                  AlertStateName(alert.state()), absl::StrCat(alert.firing_step()),
+                  absl::StrCat(alert.count()), Shorten(alert.message(), room, unicode)});
+  }
+  return table;
+}
+
+Table DatasetTable(const std::vector<v1::Dataset>& datasets, absl::Time now) {
+  Table table({{"DATASET"},
+               {"KIND"},
+               {"SIZE", Align::kRight},
+               {"CONTENT"},
+               {"JOBS", Align::kRight},
+               {"AGE", Align::kRight},
+               {"NAME"}});
+  for (const v1::Dataset& dataset : datasets) {
+    table.AddRow({IdOf(dataset.name()), KindName(dataset.kind()), FormatBytes(dataset.size_bytes()),
+                  dataset.kind() == v1::Dataset::KIND_TABLE
+                      ? absl::StrCat(dataset.rows(), " rows, ", dataset.columns_size(), " columns")
+                      : absl::StrCat(dataset.characters(), " characters, ",
+                                     dataset.vocabulary_size(), " distinct"),
+                  absl::StrCat(dataset.jobs_using()),
+                  dataset.has_create_time() ? Age(dataset.create_time(), now) : "-",
+                  dataset.display_name()});
+  }
+  return table;
+}
+
+std::string AlertLine(const v1::Alert& alert) {
+  const bool resolved = alert.state() == v1::Alert::STATE_RESOLVED;
+  std::string text = absl::StrCat(
+      AlertStateName(alert.state()), " ", SeverityName(alert.severity()), " ", alert.rule_name(),
+      " at step ", resolved ? alert.resolved_step() : alert.firing_step());
+  if (!alert.tensor().empty()) absl::StrAppend(&text, " (", alert.tensor(), ")");
+  if (!alert.message().empty() && !resolved) absl::StrAppend(&text, ": ", alert.message());
+  return text;
+}
+
+std::optional<double> ChanceLoss(const v1::Task& task) {
+  switch (task.kind_case()) {
+    case v1::Task::kTemporalOrder:
+      return std::log(4.0);
+    case v1::Task::kCopyMemory:
+      return 10 * std::log(8.0) /
+             ((task.copy_memory().has_delay() ? task.copy_memory().delay() : 100) + 20);
+    case v1::Task::kAdding:
+    case v1::Task::KIND_NOT_SET:
+      return 1.0 / 6;
+    default:
+      return std::nullopt;
+  }
+}
+
+}  // namespace gradwatch::cli

@@ -1,0 +1,58 @@
+#ifndef GRADWATCH_CLIENT_CLI_DESCRIBE_H_
+#define GRADWATCH_CLIENT_CLI_DESCRIBE_H_
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/time/time.h"
+#include "client/cli/text.h"
+#include "gradwatch/v1/alert.pb.h"
+#include "gradwatch/v1/dataset.pb.h"
+#include "gradwatch/v1/job.pb.h"
+
+// Messages in words. Pure functions; a job is described by what it has set.
+namespace gradwatch::cli {
+
+// "LSTM" for CELL_LSTM and the like: the value's name without its enum's prefix.
+std::string StateName(v1::Job::State state);
+std::string CellName(v1::Model::Cell cell);
+std::string SeverityName(v1::Severity severity);
+std::string AlertStateName(v1::Alert::State state);
+std::string KindName(v1::Dataset::Kind kind);
+
+// "temporal-order T=50", "copy-memory delay 100", "language T=50 datasets/x".
+std::string DescribeTask(const v1::Task& task);
+// "LSTM 1x128".
+std::string DescribeModel(const v1::Model& model);
+// "adam lr 0.002", "sgd lr 0.1 momentum 0.9 nesterov".
+std::string DescribeOptimizer(const v1::Optimizer& optimizer);
+// "none", "norm 0.5", "value -0.1..0.1, norm 1 (inf)"; a job without the message has "norm 1".
+std::string DescribeClipping(const v1::Job& job);
+// "orthogonal 1.1".
+std::string DescribeInitializer(const v1::Initializer& initializer);
+
+// Everything a person wants to know about one job, in lines "what  value".
+std::string DescribeJob(const v1::Job& job, absl::Time now);
+// Its settings alone.
+std::string DescribeSettings(const v1::Job& job);
+
+// One row for each job.
+Table JobTable(const std::vector<v1::Job>& jobs, absl::Time now);
+
+Table AlertTable(const std::vector<v1::Alert>& alerts, size_t width, bool unicode);
+Table DatasetTable(const std::vector<v1::Dataset>& datasets, absl::Time now);
+
+// "FIRING CRIT EXPLODING_ABS at step 12 (rnn.weight_hh_l0): MESSAGE", then the advice.
+std::string AlertLine(const v1::Alert& alert);
+
+// What the loss of a task is without having learnt anything, where that is known: adding 1/6,
+// temporal order ln 4, copy memory 10 ln 8 / (delay + 20).
+std::optional<double> ChanceLoss(const v1::Task& task);
+
+// Why a job failed: "NON_FINITE at step 31: ...".
+std::string DescribeFailure(const v1::Failure& failure);
+
+}  // namespace gradwatch::cli
+
+#endif  // GRADWATCH_CLIENT_CLI_DESCRIBE_H_

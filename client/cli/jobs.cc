@@ -1,0 +1,386 @@
+// list, get, pause, resume, cancel, update, delete.
+#include <memory>
+#include <utility>
+
+#include "absl/strings/ascii.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "absl/strings/str_replace.h"
+#include "client/cli/commands.h"
+#include "client/cli/describe.h"
+#include "client/cli/exit_code.h"
+#include "client/cli/job_flags.h"
+
+namespace gradwatch::cli {
+namespace {
+
+Flag JobArgument(std::string* job) {
+  return {.names = "JOB",
+          .value = "JOB",
+          .help = "The job's id, with or without \"jobs/\".",
+          .set = Into(job)};
+}
+
+// What pause, resume and cancel share.
+template <typename Request>
+Command ActionCommand(Command command, std::string done,
+                      absl::StatusOr<v1::JobActionResponse> (client::Client::*method)(
+                          const Request&)) {
+  const auto jobs = std::make_shared<std::vector<std::string>>();
+  command.flags = {{.names = "JOB",
+                    .value = "JOB",
+                    .help = "Ids of one or more jobs.",
+                    .repeated = true,
+                    .set = Into(jobs.get())}};
+  command.run = [jobs, done, method](Session* session) -> absl::StatusOr<int> {
+    const absl::StatusOr<client::Client*> client = session->Connect();
+    if (!client.ok()) return client.status();
+    for (const std::string& job : *jobs) {
+      Request request;
+      request.set_name(JobName(job));
+      const absl::StatusOr<v1::JobActionResponse> response = ((*client)->*method)(request);
+      if (!response.ok()) return response.status();
+      if (session->json()) {
+        session->PrintJson(*response, jobs->size() > 1);
+      } else {
+        const v1::Job::State state = response->job().state();
+        const bool pending =
+            state == v1::Job::STATE_PAUSING || state == v1::Job::STATE_CANCELLING;
+        session->out() << response->job().name() << " " << StateName(state) << ": "
+                       << (pending ? "will be done at the next step boundary"
+                                   : absl::StrCat(done, " step ", response->effective_step()))
+                       << "\n";
+      }
+    }
+    return kOk;
+  };
+  return command;
+}
+
+struct ListFlags {
+  std::vector<std::string> states;
+  std::vector<std::string> labels;
+  std::string filter;
+  int64_t limit = 1000;
+};
+
+std::string FilterOf(const ListFlags& flags) {
+  std::vector<std::string> terms;
+  for (const std::string& state : flags.states) {
+    terms.push_back(absl::StrCat(
+        "state = ", absl::StrReplaceAll(absl::AsciiStrToUpper(state), {{"STATE_", ""}})));
+  }
+  for (const std::string& label : flags.labels) {
+    const size_t equals = label.find('=');
+    terms.push_back(equals == std::string::npos
+                        ? absl::StrCat("labels:", label)
+                        : absl::StrCat("labels.", label.substr(0, equals), " = \"",
+                                       label.substr(equals + 1), "\""));
+  }
+  if (!flags.filter.empty()) terms.push_back(flags.filter);
+  return absl::StrJoin(terms, " AND ");
+}
+
+absl::StatusOr<v1::ListJobsResponse> FetchJobs(client::Client* client, const ListFlags& flags) {
+  constexpr int kPage = 100;
+  v1::ListJobsRequest request;
+  request.set_filter(FilterOf(flags));
+  request.set_page_size(kPage);
+  v1::ListJobsResponse all;
+  do {
+    absl::StatusOr<v1::ListJobsResponse> page = client->ListJobs(request);
+    if (!page.ok()) return page.status();
+    for (v1::Job& job : *page->mutable_jobs()) {
+      if (all.jobs_size() < flags.limit) all.add_jobs()->Swap(&job);
+    }
+    request.set_page_token(page->next_page_token());
+  } while (!request.page_token().empty() && all.jobs_size() < flags.limit);
+  return all;
+}
+
+struct UpdateFlags {
+  std::string job;
+  ClipFlags clip;
+  std::string learning_rate;
+  std::string steps;
+  std::string name;
+  bool name_given = false;
+  std::vector<std::string> labels;
+  std::vector<std::string> removed_labels;
+  std::vector<std::string> rules;
+};
+
+// Labels and rules are replaced as a whole by the server, so they start from what the job has; its
+// etag makes sure that nobody changed them meanwhile.
+absl::Status MergeIntoCurrent(const UpdateFlags& flags, client::Client* client,
+                              v1::UpdateJobRequest* request) {
+  v1::GetJobRequest get;
+  get.set_name(JobName(flags.job));
+  const absl::StatusOr<v1::Job> current = client->GetJob(get);
+  if (!current.ok()) return current.status();
+  request->set_etag(current->etag());
+  if (!flags.labels.empty() || !flags.removed_labels.empty()) {
+    *request->mutable_job()->mutable_labels() = current->labels();
+    for (const std::string& label : flags.labels) {
+      const absl::Status status = ParseLabel(label, request->mutable_job()->mutable_labels());
+      if (!status.ok()) return status;
+    }
+    for (const std::string& key : flags.removed_labels) {
+      request->mutable_job()->mutable_labels()->erase(key);
+    }
+    request->mutable_update_mask()->add_paths("labels");
+  }
+  if (!flags.rules.empty()) {
+    *request->mutable_job()->mutable_rules() = current->rules();
+    for (const std::string& text : flags.rules) {
+      const absl::StatusOr<v1::RuleSettings> rule = ParseRule(text);
+      if (!rule.ok()) return rule.status();
+      MergeRule(*rule, request->mutable_job()->mutable_rules());
+    }
+    request->mutable_update_mask()->add_paths("rules");
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<v1::UpdateJobRequest> UpdateRequest(const UpdateFlags& flags,
+                                                   client::Client* client) {
+  v1::UpdateJobRequest request;
+  v1::Job* const job = request.mutable_job();
+  job->set_name(JobName(flags.job));
+  google::protobuf::FieldMask* const mask = request.mutable_update_mask();
+  if (flags.clip.given()) {
+    absl::StatusOr<v1::Clipping> clipping = flags.clip.ToProto();
+    if (!clipping.ok()) return clipping.status();
+    *job->mutable_clipping() = *std::move(clipping);
+    mask->add_paths("clipping");
+  }
+  if (!flags.learning_rate.empty()) {
+    double rate = 0;
+    if (absl::Status status = Into(&rate)(flags.learning_rate); !status.ok()) return status;
+    job->mutable_optimizer()->set_learning_rate(rate);
+    mask->add_paths("optimizer.learning_rate");
+  }
+  if (!flags.steps.empty()) {
+    int64_t steps = 0;
+    if (absl::Status status = Into(&steps)(flags.steps); !status.ok()) return status;
+    job->mutable_training()->set_step_limit(steps);
+    mask->add_paths("training.step_limit");
+  }
+  if (flags.name_given) {
+    job->set_display_name(flags.name);
+    mask->add_paths("display_name");
+  }
+  if (!flags.labels.empty() || !flags.removed_labels.empty() || !flags.rules.empty()) {
+    if (absl::Status status = MergeIntoCurrent(flags, client, &request); !status.ok()) {
+      return status;
+    }
+  }
+  if (mask->paths().empty()) {
+    return absl::InvalidArgumentError(
+        "nothing to change: give --clip, --lr, --steps, --name, --label or --rule");
+  }
+  return request;
+}
+
+}  // namespace
+
+Command ListCommand() {
+  const auto flags = std::make_shared<ListFlags>();
+  Command command{
+      .name = "list",
+      .purpose = "List jobs, newest first.",
+      .examples = {"list", "list --state RUNNING --label team=speech",
+                   "list --filter 'state != FAILED' -o json"},
+      .flags = {{.names = "--state",
+                 .value = "STATE",
+                 .help = "Only jobs in this state: QUEUED, RUNNING, PAUSING, PAUSED, CANCELLING, "
+                         "SUCCEEDED, FAILED, CANCELLED.",
+                 .set = Into(&flags->states)},
+                {.names = "--label",
+                 .value = "KEY[=VALUE]",
+                 .help = "Only jobs that have this label (with this value); may be repeated.",
+                 .repeated = true,
+                 .set = Into(&flags->labels)},
+                {.names = "--filter",
+                 .value = "FILTER",
+                 .help = "A filter as the API has it: terms joined by AND.",
+                 .set = Into(&flags->filter)},
+                {.names = "--limit",
+                 .value = "N",
+                 .help = "At most so many.",
+                 .default_text = "1000",
+                 .set = Into(&flags->limit)}}};
+  command.run = [flags](Session* session) -> absl::StatusOr<int> {
+    const absl::StatusOr<client::Client*> client = session->Connect();
+    if (!client.ok()) return client.status();
+    const absl::StatusOr<v1::ListJobsResponse> jobs = FetchJobs(*client, *flags);
+    if (!jobs.ok()) return jobs.status();
+    if (session->json()) {
+      session->PrintJson(*jobs);
+    } else if (jobs->jobs().empty()) {
+      session->Note("no jobs: gradwatch submit makes one");
+    } else {
+      session->out() << JobTable({jobs->jobs().begin(), jobs->jobs().end()}, absl::Now()).ToString();
+    }
+    return kOk;
+  };
+  return command;
+}
+
+Command GetCommand() {
+  const auto job = std::make_shared<std::string>();
+  Command command{.name = "get",
+                  .purpose = "Show one job: its settings, how it stands, how it ended.",
+                  .examples = {"get my-job", "get my-job -o json | jq .state"},
+                  .flags = {JobArgument(job.get())}};
+  command.run = [job](Session* session) -> absl::StatusOr<int> {
+    const absl::StatusOr<client::Client*> client = session->Connect();
+    if (!client.ok()) return client.status();
+    v1::GetJobRequest request;
+    request.set_name(JobName(*job));
+    const absl::StatusOr<v1::Job> found = (*client)->GetJob(request);
+    if (!found.ok()) return found.status();
+    if (session->json()) {
+      session->PrintJson(*found);
+    } else {
+      session->out() << DescribeJob(*found, absl::Now());
+    }
+    return kOk;
+  };
+  return command;
+}
+
+Command PauseCommand() {
+  return ActionCommand<v1::PauseJobRequest>(
+      {.name = "pause",
+       .purpose = "Stop a job at the next step and keep its checkpoint.",
+       .description = "A paused job holds no place among the running ones; resume goes on bit for "
+                      "bit.",
+       .examples = {"pause my-job", "pause job-1 job-2"}},
+      "stands before", &client::Client::PauseJob);
+}
+
+Command ResumeCommand() {
+  return ActionCommand<v1::ResumeJobRequest>(
+      {.name = "resume",
+       .purpose = "Queue a paused job again.",
+       .examples = {"resume my-job", "resume job-1 job-2"}},
+      "goes on with", &client::Client::ResumeJob);
+}
+
+Command CancelCommand() {
+  return ActionCommand<v1::CancelJobRequest>(
+      {.name = "cancel",
+       .purpose = "End a job at the next step; its history and weights stay.",
+       .examples = {"cancel my-job", "cancel job-1 job-2"}},
+      "ended before", &client::Client::CancelJob);
+}
+
+Command UpdateCommand() {
+  const auto flags = std::make_shared<UpdateFlags>();
+  Command command{
+      .name = "update",
+      .purpose = "Change settings of a job, also while it runs.",
+      .description = "Applied between two steps, all or nothing; the answer says from which step "
+                     "on. Any --clip flag replaces all policies that the job had.",
+      .examples = {"update my-job --clip 0.5", "update my-job --clip none --lr 0.01",
+                   "update my-job --rule EXPLODING_ABS:threshold=500 --label owner=ann"},
+      .flags = {JobArgument(&flags->job)}};
+  for (Flag& flag : FlagsOf(&flags->clip)) {
+    if (flag.names == "--clip") flag.default_text.clear();
+    command.flags.push_back(std::move(flag));
+  }
+  for (Flag& flag : std::vector<Flag>{
+           {.names = "--lr",
+            .value = "RATE",
+            .help = "Learning rate.",
+            .field = "optimizer.learning_rate",
+            .set = Into(&flags->learning_rate)},
+           {.names = "--steps",
+            .value = "N",
+            .help = "Step limit, not below the steps done.",
+            .field = "training.step_limit",
+            .set = Into(&flags->steps)},
+           {.names = "--name",
+            .value = "TEXT",
+            .help = "Name for people.",
+            .field = "display_name",
+            .set =
+                [flags](const std::string& text) {
+                  flags->name_given = true;
+                  return Into(&flags->name)(text);
+                }},
+           {.names = "--label",
+            .value = "KEY=VALUE",
+            .help = "Set a label; may be repeated.",
+            .field = "labels",
+            .repeated = true,
+            .set = Into(&flags->labels)},
+           {.names = "--remove-label",
+            .value = "KEY",
+            .help = "Remove a label; may be repeated.",
+            .repeated = true,
+            .set = Into(&flags->removed_labels)},
+           {.names = "--rule",
+            .value = "RULE:SETTINGS",
+            .help = "Settings of an alert rule, as in submit; may be repeated.",
+            .field = "rules",
+            .repeated = true,
+            .set = Into(&flags->rules)}}) {
+    command.flags.push_back(std::move(flag));
+  }
+  command.run = [flags](Session* session) -> absl::StatusOr<int> {
+    const absl::StatusOr<client::Client*> client = session->Connect();
+    if (!client.ok()) return client.status();
+    const absl::StatusOr<v1::UpdateJobRequest> request = UpdateRequest(*flags, *client);
+    if (!request.ok()) return request.status();
+    const absl::StatusOr<v1::UpdateJobResponse> response = (*client)->UpdateJob(*request);
+    if (!response.ok()) return response.status();
+    if (session->json()) {
+      session->PrintJson(*response);
+      return kOk;
+    }
+    session->out() << response->job().name() << " updated"
+                   << (response->pending() ? ": will be applied at the next step boundary"
+                       : response->has_effective_step()
+                           ? absl::StrCat(" from step ", response->effective_step(), " on")
+                           : "")
+                   << "\n";
+    return kOk;
+  };
+  return command;
+}
+
+Command DeleteCommand() {
+  struct DeleteFlags {
+    std::vector<std::string> jobs;
+    bool force = false;
+  };
+  const auto flags = std::make_shared<DeleteFlags>();
+  Command command{.name = "delete",
+                  .purpose = "Forget jobs with their history and weights.",
+                  .examples = {"delete my-job", "delete --force job-1 job-2"},
+                  .flags = {{.names = "JOB",
+                             .value = "JOB",
+                             .help = "Ids of one or more jobs.",
+                             .repeated = true,
+                             .set = Into(&flags->jobs)},
+                            {.names = "--force",
+                             .help = "Cancel a job first that has not ended.",
+                             .set = Into(&flags->force)}}};
+  command.run = [flags](Session* session) -> absl::StatusOr<int> {
+    const absl::StatusOr<client::Client*> client = session->Connect();
+    if (!client.ok()) return client.status();
+    for (const std::string& job : flags->jobs) {
+      v1::DeleteJobRequest request;
+      request.set_name(JobName(job));
+      request.set_force(flags->force);
+      if (absl::Status status = (*client)->DeleteJob(request); !status.ok()) return status;
+      session->Note(absl::StrCat("deleted ", request.name()));
+    }
+    return kOk;
+  };
+  return command;
+}
+
+}  // namespace gradwatch::cli
