@@ -20,6 +20,7 @@
 #include "server/base/clock.h"
 #include "server/jobs/dataset_store.h"
 #include "server/jobs/step_log.h"
+#include "server/jobs/trainer_factory.h"
 
 namespace gradwatch::jobs {
 
@@ -27,10 +28,16 @@ namespace gradwatch::jobs {
 struct JobLimits {
   int running_max = 0;         // Jobs that train at once; 0: one for each core.
   int queued_max = 1000;       // Beyond: RESOURCE_EXHAUSTED.
-  int kept_max = 10'000;       // Jobs kept in all; the oldest final one makes room, else RESOURCE_EXHAUSTED.
+  int kept_max = 10'000;       // Jobs in all; the oldest final one makes room, else RESOURCE_EXHAUSTED.
+  // History and checkpoints of jobs that do not train. Beyond: as kept_max.
+  int64_t kept_bytes_max = int64_t{4} << 30;
   int64_t job_bytes_max = int64_t{4} << 30;    // Of one job. Beyond: INVALID_ARGUMENT.
   int64_t total_bytes_max = int64_t{8} << 30;  // Of running and queued ones. Beyond: RESOURCE_EXHAUSTED.
   int64_t history_bytes_max = int64_t{64} << 20;  // Kept statistics of one job.
+  // Multiply-adds of one CheckGradients, and how many of them at once. Beyond: INVALID_ARGUMENT,
+  // RESOURCE_EXHAUSTED.
+  int64_t check_work_max = 100'000'000'000;
+  int checks_max = 2;
   absl::Duration step_boundary_wait = absl::Seconds(5);  // How long control calls wait.
   absl::Duration grace_period = absl::Minutes(5);  // How long a final job stays in the metrics.
 };
@@ -50,7 +57,6 @@ struct JobSnapshot {
     int64_t count;
   };
   std::vector<AlertCount> alerts_total;
-  // Steps by duration: upper bounds in seconds and cumulative counts come from StepDurationBounds.
 };
 
 // Upper bounds, in seconds, of the step-duration histogram.
@@ -58,7 +64,8 @@ const std::vector<double>& StepDurationBounds();
 
 // Sums over all jobs that ever ran.
 struct Totals {
-  std::vector<uint64_t> step_duration_counts;  // One for each bound, and one beyond.
+  // Steps in each bucket, not cumulative: one for each bound, and one beyond.
+  std::vector<uint64_t> step_duration_counts;
   double step_duration_sum_seconds = 0.0;
 };
 
@@ -73,7 +80,9 @@ struct Totals {
 // step_boundary_wait, so they are not for gRPC reactions.
 class JobManager {
  public:
-  JobManager(JobLimits limits, DatasetStore* datasets, const Clock* clock);
+  // `datasets` and `clock` outlive it. Readers may outlive it: they end with UNAVAILABLE.
+  JobManager(JobLimits limits, DatasetStore* datasets, const Clock* clock,
+             TrainerFactory trainers = EngineTrainers());
   // Stops every worker at its next step boundary.
   ~JobManager();
 
@@ -122,7 +131,9 @@ class JobManager {
     virtual absl::StatusOr<bool> Read(StatsPortion* portion) = 0;
   };
   // INVALID_ARGUMENT, NOT_FOUND, OUT_OF_RANGE as StatsService.StreamStats says. A reader that is
-  // not lossless and falls more than 1024 steps behind continues at the newest ones.
+  // not lossless, has read what was recorded when it was opened, and falls more than 1024 steps
+  // behind continues at the newest 256. With min_interval nothing is dropped but what history
+  // forgets, and the last portion comes at once when the job ends.
   absl::StatusOr<std::unique_ptr<StatsReader>> OpenStats(const v1::StreamStatsRequest& request,
                                                          absl::AnyInvocable<void()> notify);
 
@@ -159,7 +170,7 @@ class JobManager {
 
  private:
   class Impl;
-  std::unique_ptr<Impl> impl_;
+  const std::shared_ptr<Impl> impl_;
 };
 
 }  // namespace gradwatch::jobs

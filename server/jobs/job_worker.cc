@@ -1,0 +1,410 @@
+#include <algorithm>
+#include <cmath>
+#include <exception>
+#include <new>
+#include <optional>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "proto/support/errors.h"
+#include "server/base/check.h"
+#include "server/base/log.h"
+#include "server/base/status.h"
+#include "server/jobs/errors.h"
+#include "server/jobs/job_manager_impl.h"
+#include "server/jobs/settings.h"
+#include "server/jobs/timestamp.h"
+
+// Training: one worker takes one job from the queue, runs it until it ends, pauses or the server
+// stops, and looks into its mailbox between two steps.
+
+namespace gradwatch::jobs {
+namespace {
+
+// Values of alerts that fire change at every step; so often they are published without an event.
+constexpr absl::Duration kAlertRefresh = absl::Milliseconds(200);
+
+std::string Describe(const v1::NonFiniteOrigin& origin) {
+  std::string text = absl::StrCat("'", origin.tensor(), "'");
+  if (origin.has_layer()) absl::StrAppend(&text, ", layer ", origin.layer());
+  if (origin.has_time_step()) absl::StrAppend(&text, ", time step ", origin.time_step());
+  return text;
+}
+
+}  // namespace
+
+// One stay of one job with a worker. Runs on the worker's thread.
+class JobManager::Impl::Worker {
+ public:
+  Worker(Impl* impl, JobPtr job) : impl_(impl), job_(std::move(job)) {}
+
+  void Run() {
+    Outcome outcome = Outcome::kFail;
+    // The engine takes its memory at once and may not get it; nothing else throws by design, and
+    // nothing that does may take the server along.
+    try {
+      outcome = Train();
+    } catch (const std::bad_alloc&) {
+      Fail(v1::Failure::REASON_OUT_OF_MEMORY, "the memory that the job needs cannot be had");
+    } catch (const std::exception& error) {
+      Fail(v1::Failure::REASON_INTERNAL, error.what());
+    }
+    Leave(outcome);
+  }
+
+ private:
+  enum class Outcome { kGoOn, kPause, kCancel, kSucceed, kFail, kAbandon };
+
+  // --- Building.
+
+  absl::Status Build() {
+    std::shared_ptr<const data::DatasetContent> content;
+    std::shared_ptr<const v1::Checkpoint> checkpoint;
+    {
+      MutexLock lock(&impl_->mu_);
+      const Life& life = impl_->LifeOf(*job_);
+      described_ = life.job;
+      content = life.content;
+      checkpoint = life.checkpoint;
+    }
+    ASSIGN_OR_RETURN(trainer_, impl_->trainers_(*described_, std::move(content), checkpoint.get()));
+    if (described_->parameters().empty()) {
+      MutexLock lock(&impl_->mu_);
+      impl_->Edit(*job_, [this](v1::Job* job) {
+        for (const v1::ParameterInfo& info : trainer_->parameters()) *job->add_parameters() = info;
+      });
+      described_ = impl_->LifeOf(*job_).job;
+    }
+    job_->changes.NotifyAll();
+    rules_ = std::make_unique<alerts::RuleEngine>(*described_);
+    if (checkpoint != nullptr) RETURN_IF_ERROR(rules_->LoadState(checkpoint->rules_state()));
+    return absl::OkStatus();
+  }
+
+  // --- The loop.
+
+  Outcome Train() {
+    if (const absl::Status built = Build(); !built.ok()) {
+      return Fail(built.code() == absl::StatusCode::kResourceExhausted
+                      ? v1::Failure::REASON_OUT_OF_MEMORY
+                      : v1::Failure::REASON_INTERNAL,
+                  built.message());
+    }
+    for (;;) {
+      if (job_->mail) {
+        const Outcome outcome = ReadMail();
+        if (outcome != Outcome::kGoOn) return outcome;
+      }
+      if (trainer_->step() >= described_->training().step_limit()) {
+        if (described_->evaluation().every_steps() > 0) RecordEvaluation(trainer_->Evaluate());
+        return Outcome::kSucceed;
+      }
+      Step();
+      if (trainer_->nonfinite_in_a_row() >= described_->training().non_finite().consecutive_max()) {
+        return FailNonFinite();
+      }
+    }
+  }
+
+  void Step() {
+    const int64_t begin = absl::GetCurrentTimeNanos();
+    trainer_->Step(&stats_);
+    const int64_t duration = std::max<int64_t>(0, absl::GetCurrentTimeNanos() - begin);
+    const absl::Time now = impl_->clock_->Now();
+    *stats_.mutable_time() = ToTimestamp(now);
+    stats_.set_duration_us(duration / 1000);
+
+    // In this order: who sees the step in the stream finds its alerts and the job's progress.
+    changed_.clear();
+    rules_->Observe(stats_, now, &changed_);
+    PublishAlerts(now);
+    const auto record = MakeRecord(stats_);
+    RecordProgress(record, now);
+    job_->log.Append(record);
+    impl_->CountStep(static_cast<double>(duration) * 1e-9);
+  }
+
+  void RecordProgress(const std::shared_ptr<const StepRecord>& record, absl::Time now) {
+    if (stats_.has_evaluation()) RecordEvaluation(stats_.evaluation());
+    MutexLock lock(&job_->progress_mu);
+    Progress& progress = job_->progress;
+    progress.step = trainer_->step();
+    progress.updates_applied = trainer_->updates_applied();
+    progress.clipped_steps += record->clipped ? 1 : 0;
+    progress.nonfinite_steps += record->nonfinite ? 1 : 0;
+    progress.nonfinite_entries += stats_.nonfinite_count();
+    progress.latest = record;
+    progress.last_step_time = now;
+    if (std::isfinite(record->norm_before)) progress.norm.Add(now, record->norm_before);
+  }
+
+  void RecordEvaluation(const v1::EvaluationResult& evaluation) {
+    const auto shared = std::make_shared<const v1::EvaluationResult>(evaluation);
+    MutexLock lock(&job_->progress_mu);
+    Progress& progress = job_->progress;
+    progress.latest_evaluation = shared;
+    const bool best =
+        std::isfinite(evaluation.loss()) && (progress.best_evaluation == nullptr ||
+                                             evaluation.loss() < progress.best_evaluation->loss());
+    if (best) progress.best_evaluation = shared;
+  }
+
+  // Events at once; between them, now and then, the values of what fires or is pending.
+  void PublishAlerts(absl::Time now) {
+    if (changed_.empty()) {
+      if (now - published_ < kAlertRefresh) return;
+      published_ = now;
+      if (quiet_ && rules_->firing() == 0 && rules_->pending().empty()) return;
+    }
+    PublishAlertsNow(now);
+  }
+
+  void PublishAlertsNow(absl::Time now) {
+    const auto before = impl_->feed_.Of(job_->number);
+    const auto next = Publication(*rules_, changed_, *before);
+    published_ = now;
+    quiet_ = next->firing == 0 && next->pending.empty();
+    impl_->feed_.Publish(job_->number, next, changed_);
+  }
+
+  // --- The mailbox.
+
+  Outcome ReadMail() {
+    AnswerRequests();
+    MutexLock lock(&impl_->mu_);
+    Life& life = impl_->LifeOf(*job_);
+    if (impl_->stopping_) return Outcome::kAbandon;
+    if (life.cancel_asked) return Outcome::kCancel;
+    if (life.pause_asked) {
+      life.pause_taken = true;
+      return Outcome::kPause;
+    }
+    job_->mail = !life.requests.empty();
+    return Outcome::kGoOn;
+  }
+
+  void AnswerRequests() {
+    std::shared_ptr<const v1::Checkpoint> weights;
+    while (const auto request = NextRequest()) {
+      absl::Status status;
+      if (!request->paths.empty()) {
+        status = ApplyEdit(*request);
+      } else if (weights == nullptr) {
+        weights = std::make_shared<const v1::Checkpoint>(trainer_->Save());
+      }
+      MutexLock lock(&impl_->mu_);
+      request->done = true;
+      request->status = status;
+      request->step = trainer_->step();
+      request->checkpoint = weights;
+    }
+  }
+
+  std::shared_ptr<BoundaryRequest> NextRequest() {
+    MutexLock lock(&impl_->mu_);
+    auto& requests = impl_->LifeOf(*job_).requests;
+    if (requests.empty()) return nullptr;
+    auto request = requests.front();
+    requests.erase(requests.begin());
+    return request;
+  }
+
+  // All or nothing: the trainer takes the settings first, since it may refuse.
+  absl::Status ApplyEdit(const BoundaryRequest& request) {
+    v1::Job edited;
+    {
+      MutexLock lock(&impl_->mu_);
+      edited = *impl_->LifeOf(*job_).job;
+    }
+    ApplyPaths(request.settings, request.paths, &edited);
+    absl::Status status = CheckStepLimit(edited);
+    if (status.ok()) status = trainer_->ApplySettings(edited);
+    if (status.ok() && RulesSee(request.paths)) {
+      changed_.clear();
+      rules_->SetRules(edited, impl_->clock_->Now(), &changed_);
+      PublishAlertsNow(impl_->clock_->Now());
+    }
+    {
+      MutexLock lock(&impl_->mu_);
+      Life& life = impl_->LifeOf(*job_);
+      if (status.ok()) {
+        impl_->Edit(*job_, [&](v1::Job* job) { ApplyPaths(request.settings, request.paths, job); });
+        described_ = life.job;
+      } else {
+        life.accepted = *life.job;
+        for (const auto& waiting : life.requests) {
+          ApplyPaths(waiting->settings, waiting->paths, &life.accepted);
+        }
+      }
+    }
+    job_->changes.NotifyAll();
+    return status;
+  }
+
+  absl::Status CheckStepLimit(const v1::Job& edited) const {
+    if (edited.training().step_limit() >= trainer_->step()) return absl::OkStatus();
+    return InvalidFields(
+        {{"training.step_limit", absl::StrCat(edited.training().step_limit(), " is below the ",
+                                              trainer_->step(), " steps that are done")}});
+  }
+
+  // --- The end.
+
+  Outcome Fail(v1::Failure::Reason reason, absl::string_view message) {
+    failure_.emplace();
+    failure_->set_reason(reason);
+    failure_->set_message(std::string(message));
+    failure_->set_step(job_->GetProgress().step);
+    return Outcome::kFail;
+  }
+
+  Outcome FailNonFinite() {
+    const int rows = trainer_->nonfinite_in_a_row();
+    Fail(v1::Failure::REASON_NON_FINITE,
+         absl::StrCat(rows, rows == 1 ? " step was" : " steps in a row were",
+                      " not finite, the last one step ", stats_.step(), ": first in ",
+                      Describe(stats_.nonfinite_origin()),
+                      "; try a lower optimizer.learning_rate, or clipping.policies with a lower "
+                      "max_norm"));
+    failure_->set_step(stats_.step());
+    return Outcome::kFail;
+  }
+
+  // Everything that is needed to continue, or null when there is none.
+  std::shared_ptr<const v1::Checkpoint> Checkpoint() {
+    if (trainer_ == nullptr || rules_ == nullptr) return nullptr;
+    try {
+      auto checkpoint = std::make_shared<v1::Checkpoint>(trainer_->Save());
+      checkpoint->set_rules_state(rules_->SaveState());
+      return checkpoint;
+    } catch (const std::bad_alloc&) {
+      return nullptr;
+    }
+  }
+
+  void Leave(Outcome outcome) {
+    for (;;) {
+      const auto checkpoint = Checkpoint();
+      if (outcome == Outcome::kPause && checkpoint == nullptr) {
+        outcome = Fail(v1::Failure::REASON_OUT_OF_MEMORY,
+                       "the memory for the checkpoint of the pause cannot be had");
+      }
+      if (rules_ != nullptr) {
+        changed_.clear();
+        PublishAlertsNow(impl_->clock_->Now());
+      }
+      if (TryLeave(outcome, checkpoint)) break;
+      AnswerRequests();
+    }
+  }
+
+  // False when a paused job was asked something since the checkpoint was made.
+  bool TryLeave(Outcome outcome, const std::shared_ptr<const v1::Checkpoint>& checkpoint) {
+    bool final = true;
+    bool deleted = false;
+    // Freed after the lock is released: it may be large.
+    std::unique_ptr<train::Trainer> trainer;
+    {
+      MutexLock lock(&impl_->mu_);
+      Life& life = impl_->LifeOf(*job_);
+      if (outcome == Outcome::kPause && life.cancel_asked) outcome = Outcome::kCancel;
+      if (outcome == Outcome::kPause && impl_->stopping_) outcome = Outcome::kAbandon;
+      if (outcome == Outcome::kPause && !life.requests.empty()) return false;
+      trainer = std::move(trainer_);
+      if (checkpoint != nullptr) life.checkpoint = checkpoint;
+      final = Settle(outcome, &life);
+      for (const auto& request : std::exchange(life.requests, {})) Refuse(request.get(), life);
+      life.with_worker = false;
+      life.pause_asked = life.pause_taken = life.cancel_asked = false;
+      job_->mail = false;
+      deleted = life.deleted;
+    }
+    if (deleted) {
+      impl_->AnnounceForgotten({job_});
+    } else if (final) {
+      impl_->AnnounceFinal(job_);
+    } else {
+      job_->changes.NotifyAll();
+    }
+    return true;
+  }
+
+  // Whether the job is final now.
+  bool Settle(Outcome outcome, Life* life) ABSL_EXCLUSIVE_LOCKS_REQUIRED(impl_->mu_) {
+    switch (outcome) {
+      case Outcome::kAbandon:
+        return false;
+      case Outcome::kPause:
+        impl_->ReleaseAdmission(*job_);
+        life->stop_step = job_->GetProgress().step;
+        ++life->pauses;
+        impl_->SetState(*job_, v1::Job::STATE_PAUSED);
+        impl_->CountKept(*job_);
+        return false;
+      case Outcome::kCancel:
+        impl_->MarkFinal(job_, v1::Job::STATE_CANCELLED, nullptr);
+        return true;
+      case Outcome::kSucceed:
+        impl_->MarkFinal(job_, v1::Job::STATE_SUCCEEDED, nullptr);
+        return true;
+      case Outcome::kFail:
+      case Outcome::kGoOn:
+        break;
+    }
+    Log(LogLevel::kWarning, "jobs/%s failed: %s", job_->id, failure_->message());
+    impl_->MarkFinal(job_, v1::Job::STATE_FAILED, &*failure_);
+    return true;
+  }
+
+  // An edit comes too late; the weights are those of the end.
+  void Refuse(BoundaryRequest* request, const Life& life)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(impl_->mu_) {
+    request->done = true;
+    if (impl_->stopping_) {
+      request->status = ShuttingDown();
+    } else if (request->paths.empty()) {
+      request->checkpoint = life.checkpoint;
+    } else {
+      request->status = StateConflict(life.job->name(), life.job->state(),
+                                      "ended before the change could be made", "");
+    }
+  }
+
+  Impl* const impl_;
+  const JobPtr job_;
+  std::shared_ptr<const v1::Job> described_;
+  std::unique_ptr<train::Trainer> trainer_;
+  std::unique_ptr<alerts::RuleEngine> rules_;
+  std::optional<v1::Failure> failure_;
+
+  // Of the present step.
+  v1::StepStats stats_;
+  std::vector<v1::Alert> changed_;
+
+  absl::Time published_ = absl::InfinitePast();
+  bool quiet_ = true;  // Nothing fires or is pending in what was published.
+};
+
+JobManager::Impl::JobPtr JobManager::Impl::NextJob() {
+  MutexLock lock(&mu_);
+  mu_.Await([this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) { return stopping_ || !queue_.empty(); });
+  if (stopping_) return nullptr;
+  JobPtr job = queue_.front();
+  queue_.pop_front();
+  LifeOf(*job).with_worker = true;
+  Edit(*job, [this](v1::Job* edited) {
+    edited->set_state(v1::Job::STATE_RUNNING);
+    if (!edited->has_start_time()) *edited->mutable_start_time() = ToTimestamp(clock_->Now());
+  });
+  return job;
+}
+
+void JobManager::Impl::Work() {
+  while (JobPtr job = NextJob()) {
+    job->changes.NotifyAll();
+    Worker(this, std::move(job)).Run();
+  }
+}
+
+}  // namespace gradwatch::jobs
