@@ -196,8 +196,12 @@ Description DescribeExplodingRel(const Context& context, const Observation& seen
       Number(z.threshold), "); ", Number(context.stats.norm_before()), " at step ",
       context.stats.step(), largest, ".");
   text.advice =
-      absl::StrCat(Clips(context.job) ? "Lower the threshold: " : "Bound it: ", ClipAdvice(context),
-                   "; look at the data of this step, which begins at batch_origin ",
+      absl::StrCat(Clips(context.job)
+                       ? absl::StrCat("Clipping bounds these steps. If the loss jumps with them, ",
+                                      LowerRateAdvice(context.job),
+                                      ", or lower the max_norm of clipping.policies")
+                       : absl::StrCat("Bound them: ", ClipAdvice(context)),
+                   ". Look at the data of this step, which begins at batch_origin ",
                    context.stats.batch_origin(), ".");
   return text;
 }
@@ -236,7 +240,7 @@ Description DescribeVanishingThroughTime(const Context& context, const Observati
   if (growth.has_underflow_at_lag()) {
     absl::StrAppend(&text.message, " and is below 1e-30 from lag ", growth.underflow_at_lag());
   }
-  text.message += ": what lies further back is not learnt.";
+  text.message += ": what lies further back is hardly learnt, if at all.";
   text.advice = "Clipping cannot help. For a new job, ";
   if (context.job.model().cell() == v1::Model::CELL_LSTM) {
     absl::StrAppend(&text.advice, "model.initialization.forget_gate_bias 1 or more, or ",

@@ -142,8 +142,9 @@ Observation ObserveRecurrentExpansion(const Context& context) {
       std::min(context.settings.threshold, std::pow(10.0, kExpansionDecades / trend.window));
   const double decades = trend.window * trend.log10_growth;
   seen.clauses[0] = {.holds = growth > limit, .value = growth, .threshold = limit};
-  seen.clear = growth < 1.0 + kGrowthResolvePart * (context.settings.threshold - 1.0) &&
-               decades < kExpansionDecadesResolve;
+  const double calm =
+      std::min(kGrowthResolve, 1.0 + kGrowthResolvePart * (context.settings.threshold - 1.0));
+  seen.clear = growth < calm && decades < kExpansionDecadesResolve;
   seen.severity = v1::SEVERITY_WARN;
   return seen;
 }
@@ -166,7 +167,8 @@ Observation ObserveHiddenGrowth(const Context& context) {
   Observation seen;
   seen.known = !context.stats.layers().empty();
   if (!seen.known) return seen;
-  const double limit = context.settings.threshold;
+  const int time_steps = std::max(1, context.stats.layers(0).hidden_rms_size());
+  const double limit = std::max(context.settings.threshold, kSurgeSlopeTimesT / time_steps);
   const std::vector<StateRun> runs = Runs(context.stats);
   const StateRun steepest = Steepest(runs);
   seen.clauses[0] = {.holds = steepest.slope > limit && steepest.rms_end > kSurgeRmsFloor,

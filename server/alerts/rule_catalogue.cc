@@ -118,18 +118,15 @@ std::vector<Row> Rows() {
       {v1::RULE_ID_HIDDEN_GROWTH,
        "HIDDEN_GROWTH",
        "Hidden or cell states surge along the sequence.",
-       absl::StrCat("slope of ln RMS per time step over the second half > threshold with an RMS "
-                    "above ",
-                    Text(kSurgeRmsFloor), " at the end; or a state above ", Text(kSurgeLargest)),
+       absl::StrCat("slope of ln RMS over the second half of T time steps > the larger of "
+                    "threshold and ",
+                    Text(kSurgeSlopeTimesT), " / T, with an RMS above ", Text(kSurgeRmsFloor),
+                    " at the end; or a state above ", Text(kSurgeLargest)),
        v1::SEVERITY_WARN,
        "FULL",
        true,
        {0.0, 10.0},
-       {.threshold = kSurgeSlope,
-        .warmup_steps = 20,
-        .for_steps = 5,
-        .resolve_steps = 20,
-        .cooldown_steps = 100}},
+       {.threshold = kSurgeSlope, .for_steps = 5, .resolve_steps = 20, .cooldown_steps = 100}},
   };
 }
 

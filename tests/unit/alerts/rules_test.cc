@@ -21,7 +21,7 @@ v1::StepStats RandomStep(int64_t step, double restlessness, std::mt19937* random
   v1::StepStats stats = MakeStep(step);
   stats.set_loss(Spread(1.0, restlessness, random));
   stats.set_norm_before(Spread(30.0, 2 * restlessness, random));
-  stats.mutable_growth()->set_growth_factor(Spread(1.0, 0.1 * restlessness, random));
+  stats.mutable_growth()->set_growth_factor(Spread(0.9, 0.3 * restlessness, random));
   v1::LayerTimeStats& layer = *stats.mutable_layers(0);
   const double slope = std::log(Spread(1.0, 0.02, random));
   const double end = Spread(8.0, restlessness, random);
@@ -80,7 +80,7 @@ TEST(Rules, ResolveConditionIsStrictlyNarrowerThanNotFiring) {
   between.mutable_growth()->set_growth_factor(1.03);
   for (int t = 0; t < 50; ++t) {
     between.mutable_layers(0)->set_hidden_rms(t,
-                                              static_cast<float>(20 * std::exp(0.015 * (t - 49))));
+                                              static_cast<float>(20 * std::exp(0.03 * (t - 49))));
   }
   Baselines baselines;
   baselines.Observe(between);
