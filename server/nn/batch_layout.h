@@ -38,9 +38,7 @@ class BatchLayout {
     int64_t before;
     int64_t count;
   };
-  absl::Span<const Run> runs() const {
-    return {runs_.data(), static_cast<size_t>(run_count_)};
-  }
+  absl::Span<const Run> runs() const { return {runs_.data(), static_cast<size_t>(run_count_)}; }
 
   // The different tokens of the batch, in order of first appearance.
   absl::Span<const int32_t> tokens() const {
@@ -60,11 +58,11 @@ class BatchLayout {
   int64_t time_steps_ = 0;
   int64_t run_count_ = 0;
   int64_t token_count_ = 0;
-  Buffer<int64_t> first_;              // [T + 1]
-  Buffer<Run> runs_;                   // At most one for each time step.
-  Buffer<int32_t> tokens_;             // [slots]
-  Buffer<int32_t> slot_of_token_;      // [V], -1 for tokens that are not there.
-  Buffer<int32_t> slot_of_position_;   // [N]
+  Buffer<int64_t> first_;             // [T + 1]
+  Buffer<Run> runs_;                  // At most one for each time step.
+  Buffer<int32_t> tokens_;            // [slots]
+  Buffer<int32_t> slot_of_token_;     // [V], -1 for tokens that are not there.
+  Buffer<int32_t> slot_of_position_;  // [N]
 };
 
 }  // namespace gradwatch::nn

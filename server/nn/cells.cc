@@ -78,8 +78,7 @@ void ForwardGru(const CellStep<S>& step) {
     ForPackets<S>(hidden, [&](int64_t j, auto lanes) {
       const Packet<S> rv = Sigmoid<S>(Load<S>(r + j, lanes));
       const Packet<S> zv = Sigmoid<S>(Load<S>(z + j, lanes));
-      const Packet<S> nv =
-          Tanh<S>(pmadd(rv, Load<S>(candidate + j, lanes), Load<S>(n + j, lanes)));
+      const Packet<S> nv = Tanh<S>(pmadd(rv, Load<S>(candidate + j, lanes), Load<S>(n + j, lanes)));
       Store<S>(r + j, rv, lanes);
       Store<S>(z + j, zv, lanes);
       Store<S>(n + j, nv, lanes);

@@ -26,9 +26,9 @@ template <typename S>
 using Kernel = internal::gebp_kernel<S, S, Index, Target<S>, Traits<S>::mr, Traits<S>::nr,
                                      /*ConjugateLhs=*/false, /*ConjugateRhs=*/false>;
 template <typename S, int order>
-using PackLeft = internal::gemm_pack_lhs<S, Index, Source<S, order>, Traits<S>::mr,
-                                         Traits<S>::LhsProgress,
-                                         typename Traits<S>::LhsPacket4Packing, order>;
+using PackLeft =
+    internal::gemm_pack_lhs<S, Index, Source<S, order>, Traits<S>::mr, Traits<S>::LhsProgress,
+                            typename Traits<S>::LhsPacket4Packing, order>;
 template <typename S, int order>
 using PackRight = internal::gemm_pack_rhs<S, Index, Source<S, order>, Traits<S>::nr, order>;
 
@@ -64,8 +64,7 @@ int64_t GemmWorkspace<S>::Size() {
 template <typename S>
 int64_t PackedMatrix<S>::Size(int64_t outputs, int64_t depth) {
   // Each block starts aligned, which costs less than one alignment per block.
-  const int64_t blocks =
-      SaturatingMultiply(outputs / kLeftMax + 1, depth / (kDepthMax<S> / 2) + 1);
+  const int64_t blocks = SaturatingMultiply(outputs / kLeftMax + 1, depth / (kDepthMax<S> / 2) + 1);
   return SaturatingAdd(SaturatingMultiply(outputs, depth),
                        SaturatingMultiply(blocks, kPackAlignment));
 }

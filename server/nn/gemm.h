@@ -62,9 +62,8 @@ extern template class GemmWorkspace<float>;
 extern template class GemmWorkspace<double>;
 extern template class PackedMatrix<float>;
 extern template class PackedMatrix<double>;
-extern template void AddOuterProduct(int64_t, int64_t, int64_t, const float*, int64_t,
-                                     const float*, int64_t, float*, int64_t,
-                                     GemmWorkspace<float>&);
+extern template void AddOuterProduct(int64_t, int64_t, int64_t, const float*, int64_t, const float*,
+                                     int64_t, float*, int64_t, GemmWorkspace<float>&);
 extern template void AddOuterProduct(int64_t, int64_t, int64_t, const double*, int64_t,
                                      const double*, int64_t, double*, int64_t,
                                      GemmWorkspace<double>&);

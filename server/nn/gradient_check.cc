@@ -13,9 +13,7 @@ namespace {
 class Probe {
  public:
   Probe(Network<double>& network, const Batch& batch)
-      : network_(network),
-        batch_(batch),
-        state_(network.state().begin(), network.state().end()) {
+      : network_(network), batch_(batch), state_(network.state().begin(), network.state().end()) {
     network_.ForwardBackward(batch_);
     gradient_.assign(network_.gradients().begin(), network_.gradients().end());
     active_ = ActiveUnits();

@@ -98,9 +98,7 @@ class Network<S>::Impl {
   bool Gru() const { return config_.cell == Cell::kGru; }
   bool LastStep() const { return config_.loss_at == LossAt::kLastStep; }
   // Nothing is carried back from time step t to t - 1.
-  bool CutBefore(int64_t t) const {
-    return config_.truncation > 0 && t % config_.truncation == 0;
-  }
+  bool CutBefore(int64_t t) const { return config_.truncation > 0 && t % config_.truncation == 0; }
   int64_t Readouts() const { return LastStep() ? layout_.rows() : layout_.positions(); }
   int64_t StateSize() const { return rows_max_ * hidden_; }
   S* StateH(const Layer& layer) { return state_.data() + layer.index * states_ * StateSize(); }
@@ -124,9 +122,7 @@ class Network<S>::Impl {
   void GatherLast(const Batch& batch);
   void ForwardReadout(const Batch& batch);
 
-  const S* ReadoutInput() const {
-    return LastStep() ? readout_states_.data() : Positions(Top().h);
-  }
+  const S* ReadoutInput() const { return LastStep() ? readout_states_.data() : Positions(Top().h); }
   void AddColumnSums(int64_t rows, int64_t width, const S* values, S* sums);
   void BackwardReadout();
   void PackRecurrent(const Layer& layer, bool transposed);
@@ -155,22 +151,22 @@ class Network<S>::Impl {
 
   BatchLayout layout_;
   std::vector<Layer> layers_;
-  Buffer<S> inputs_;             // [N, F]
-  Buffer<S> token_rows_;         // [slots, G*H]: first layer's product for each token.
-  Buffer<S> token_gradient_;     // [slots, G*H]
-  Buffer<S> token_vectors_;      // [slots, E]
-  Buffer<S> vector_gradient_;    // [slots, E]
-  Buffer<S> readout_states_;     // [B, H]: each row's last h.
-  Buffer<S> outputs_;            // [N or B, O]
-  Buffer<S> output_gradient_;    // [N or B, O]
-  Buffer<S> local_;              // [N or B, H]: gradient at h from above.
-  Buffer<S> delta_h_;            // [B, H]
-  Buffer<S> delta_c_;            // [B, H]
-  Buffer<S> bias_;               // [max(G*H, O)]
-  Buffer<S> partial_sums_;       // [max(G*H, O)]
+  Buffer<S> inputs_;           // [N, F]
+  Buffer<S> token_rows_;       // [slots, G*H]: first layer's product for each token.
+  Buffer<S> token_gradient_;   // [slots, G*H]
+  Buffer<S> token_vectors_;    // [slots, E]
+  Buffer<S> vector_gradient_;  // [slots, E]
+  Buffer<S> readout_states_;   // [B, H]: each row's last h.
+  Buffer<S> outputs_;          // [N or B, O]
+  Buffer<S> output_gradient_;  // [N or B, O]
+  Buffer<S> local_;            // [N or B, H]: gradient at h from above.
+  Buffer<S> delta_h_;          // [B, H]
+  Buffer<S> delta_c_;          // [B, H]
+  Buffer<S> bias_;             // [max(G*H, O)]
+  Buffer<S> partial_sums_;     // [max(G*H, O)]
   PackedMatrix<S> bulk_;
   PackedMatrix<S> recurrent_;
-  PackedMatrix<S> candidate_;    // GRU: the part of W_hh that makes the candidate.
+  PackedMatrix<S> candidate_;  // GRU: the part of W_hh that makes the candidate.
   GemmWorkspace<S> workspace_;
   double loss_ = 0.0;
 };
@@ -323,9 +319,8 @@ void Network<S>::Impl::ProjectInput(Layer& layer) {
                   layer.gates.data() + p * gate_rows_);
     }
   } else {
-    const S* input = layer.index == 0
-                         ? inputs_.data()
-                         : Positions(layers_[static_cast<size_t>(layer.index - 1)].h);
+    const S* input = layer.index == 0 ? inputs_.data()
+                                      : Positions(layers_[static_cast<size_t>(layer.index - 1)].h);
     FillRows(positions, gate_rows_, bias_.data(), layer.gates.data());
     bulk_.Pack(weights_.data() + layer.input_weight, layer.input_width, gate_rows_,
                layer.input_width);
@@ -390,8 +385,7 @@ template <typename S>
 void Network<S>::Impl::GatherLast(const Batch& batch) {
   for (int64_t b = 0; b < layout_.rows(); ++b) {
     const int64_t last = layout_.first(batch.lengths[static_cast<size_t>(b)] - 1) + b;
-    std::copy_n(Positions(Top().h) + last * hidden_, hidden_,
-                readout_states_.data() + b * hidden_);
+    std::copy_n(Positions(Top().h) + last * hidden_, hidden_, readout_states_.data() + b * hidden_);
   }
 }
 
@@ -562,9 +556,8 @@ void Network<S>::Impl::RecurrentGradient(const Layer& layer) {
     AddOuterProduct(run.count, gates, hidden_, layer.gates.data() + run.position * gate_rows_,
                     gate_rows_, before, hidden_, gradient, hidden_, workspace_);
     if (Gru()) {
-      AddOuterProduct(run.count, hidden_, hidden_,
-                      layer.candidates.data() + run.position * hidden_, hidden_, before, hidden_,
-                      gradient + gates * hidden_, hidden_, workspace_);
+      AddOuterProduct(run.count, hidden_, hidden_, layer.candidates.data() + run.position * hidden_,
+                      hidden_, before, hidden_, gradient + gates * hidden_, hidden_, workspace_);
     }
   }
 }
@@ -740,7 +733,8 @@ void Network<S>::Impl::ReleaseChunkStates() {
   }
 }
 
-// --- the public face -------------------------------------------------------------------------------
+// --- the public face
+// -------------------------------------------------------------------------------
 
 template <typename S>
 Network<S>::Network(const NetworkConfig& config, int64_t rows_max, int64_t time_steps_max)

@@ -88,11 +88,10 @@ inline Packet<S> Tanh(const Packet<S>& x) {
 
     const Packet<S> magnitude = packet::pabs(x);
     const Packet<S> e = packet::pexp(packet::padd(magnitude, magnitude));
-    const Packet<S> far =
-        packet::psub(one, packet::pdiv(Constant<S>(2.0), packet::padd(e, one)));
+    const Packet<S> far = packet::psub(one, packet::pdiv(Constant<S>(2.0), packet::padd(e, one)));
     const Packet<S> sign = packet::pand(x, Constant<S>(-0.0));
-    return packet::pselect(packet::pcmp_le(Constant<S>(0.625), magnitude),
-                           packet::por(far, sign), near);
+    return packet::pselect(packet::pcmp_le(Constant<S>(0.625), magnitude), packet::por(far, sign),
+                           near);
   }
 }
 

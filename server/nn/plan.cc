@@ -48,8 +48,7 @@ Plan Plan::Of(const NetworkConfig& config, int64_t rows, int64_t time_steps) {
   plan.parameters = ParameterCountOf(config);
   plan.inputs = tokens ? 0 : times(positions, config.features);
   plan.token_rows = times(slots, gate_rows);
-  plan.token_vectors =
-      config.input == Input::kEmbedding ? times(slots, config.embedding_width) : 0;
+  plan.token_vectors = config.input == Input::kEmbedding ? times(slots, config.embedding_width) : 0;
   plan.readout_rows = times(readouts, config.outputs);
   plan.readout_states = last ? times(rows, hidden) : 0;
   plan.state = times(times(config.layers, states_per_layer), times(rows, hidden));
@@ -58,15 +57,16 @@ Plan Plan::Of(const NetworkConfig& config, int64_t rows, int64_t time_steps) {
   plan.bias_rows = std::max(gate_rows, config.outputs);
 
   using Packed = PackedMatrix<S>;
-  plan.bulk_pack = std::max(Packed::Size(config.outputs, hidden), Packed::Size(hidden, config.outputs));
+  plan.bulk_pack =
+      std::max(Packed::Size(config.outputs, hidden), Packed::Size(hidden, config.outputs));
   if (config.layers > 1) {
-    plan.bulk_pack = std::max({plan.bulk_pack, Packed::Size(gate_rows, hidden),
-                               Packed::Size(hidden, gate_rows)});
+    plan.bulk_pack = std::max(
+        {plan.bulk_pack, Packed::Size(gate_rows, hidden), Packed::Size(hidden, gate_rows)});
   }
   if (config.input != Input::kOneHot) {
     const int64_t width = InputWidthOf(config);
-    plan.bulk_pack = std::max(
-        {plan.bulk_pack, Packed::Size(gate_rows, width), Packed::Size(width, gate_rows)});
+    plan.bulk_pack =
+        std::max({plan.bulk_pack, Packed::Size(gate_rows, width), Packed::Size(width, gate_rows)});
   }
   const int64_t first_gates = gru ? times(2, hidden) : gate_rows;
   plan.recurrent_pack =
@@ -82,9 +82,10 @@ Plan Plan::Of(const NetworkConfig& config, int64_t rows, int64_t time_steps) {
   plan.trace_doubles = times(kTraceArrays, time_steps);
   // First position of each time step (8 bytes), segments (24), slot of each position and token (4),
   // one flag per unit and layer.
-  plan.index_bytes = Sum({times(SaturatingAdd(time_steps, 1), 8 + 24), tokens ? times(4, positions) : 0,
-                          tokens ? times(4, SaturatingAdd(config.vocabulary, slots)) : 0,
-                          times(config.layers, hidden)});
+  plan.index_bytes =
+      Sum({times(SaturatingAdd(time_steps, 1), 8 + 24), tokens ? times(4, positions) : 0,
+           tokens ? times(4, SaturatingAdd(config.vocabulary, slots)) : 0,
+           times(config.layers, hidden)});
   return plan;
 }
 
@@ -94,8 +95,7 @@ int64_t Plan::Bytes(int64_t scalar_size) const {
       Sum({times(2, parameters), inputs, times(2, token_rows), times(2, token_vectors),
            times(2, readout_rows), readout_states, state, times(has_cell ? 2 : 1, adjoint), local,
            times(2, bias_rows), bulk_pack, recurrent_pack, candidate_pack, workspace});
-  const int64_t per_layer =
-      Sum({gates, times(has_cell ? 2 : 1, states), cell_tanh, candidates});
+  const int64_t per_layer = Sum({gates, times(has_cell ? 2 : 1, states), cell_tanh, candidates});
   const int64_t scalars = SaturatingAdd(shared, times(layers, per_layer));
   return Sum({times(scalars, scalar_size), times(times(layers, trace_doubles), 8), index_bytes});
 }

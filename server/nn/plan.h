@@ -21,15 +21,15 @@ struct Plan {
 
   // Scalars, one buffer each.
   int64_t parameters = 0;
-  int64_t inputs = 0;         // [N, F], features only.
-  int64_t token_rows = 0;     // [min(V, N), G*H], tokens only; two of them.
-  int64_t token_vectors = 0;  // [min(V, N), E], embedding only; two of them.
-  int64_t readout_rows = 0;   // [N or rows, O]; two of them.
+  int64_t inputs = 0;          // [N, F], features only.
+  int64_t token_rows = 0;      // [min(V, N), G*H], tokens only; two of them.
+  int64_t token_vectors = 0;   // [min(V, N), E], embedding only; two of them.
+  int64_t readout_rows = 0;    // [N or rows, O]; two of them.
   int64_t readout_states = 0;  // [rows, H], loss at the last step only.
-  int64_t state = 0;          // All layers: [rows, H], twice for the LSTM.
-  int64_t adjoint = 0;        // [rows, H]; twice for the LSTM.
-  int64_t local = 0;          // [N or rows, H]
-  int64_t bias_rows = 0;      // [max(G*H, O)]; two of them.
+  int64_t state = 0;           // All layers: [rows, H], twice for the LSTM.
+  int64_t adjoint = 0;         // [rows, H]; twice for the LSTM.
+  int64_t local = 0;           // [N or rows, H]
+  int64_t bias_rows = 0;       // [max(G*H, O)]; two of them.
   int64_t bulk_pack = 0;
   int64_t recurrent_pack = 0;
   int64_t candidate_pack = 0;  // GRU only.

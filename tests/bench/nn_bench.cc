@@ -24,8 +24,8 @@ struct Setting {
   int64_t vocabulary;  // 0: features, mean squared error at the last step.
 };
 
-constexpr Setting kSettings[] = {{"s128", 32, 64, 64, 128, 0},    {"m256", 64, 50, 128, 256, 0},
-                                 {"charlm", 64, 64, 64, 256, 65}, {"l512", 32, 128, 128, 512, 0},
+constexpr Setting kSettings[] = {{"s128", 32, 64, 64, 128, 0},     {"m256", 64, 50, 128, 256, 0},
+                                 {"charlm", 64, 64, 64, 256, 65},  {"l512", 32, 128, 128, 512, 0},
                                  {"xl1024", 16, 35, 256, 1024, 0}, {"tiny", 1, 100, 2, 32, 0},
                                  {"adding", 20, 400, 2, 128, 0}};
 
@@ -52,8 +52,7 @@ Batch BatchOf(const Setting& setting) {
   batch.rows = setting.rows;
   batch.time_steps = setting.time_steps;
   const int64_t positions = setting.rows * setting.time_steps;
-  batch.lengths.assign(static_cast<size_t>(setting.rows),
-                       static_cast<int32_t>(setting.time_steps));
+  batch.lengths.assign(static_cast<size_t>(setting.rows), static_cast<int32_t>(setting.time_steps));
   batch.restart.assign(static_cast<size_t>(setting.rows), 1);
   if (setting.vocabulary > 0) {
     const auto token = [&] {

@@ -243,7 +243,8 @@ def main():
                 tokens.update(input="embedding", features=0, embedding_width=3)
             write(f"{cell}_{layers}_ce_last_ragged",
                   case_of(cell, layers, loss_at="last_step", lengths=[6, 6, 3], **tokens), seed)
-        write(f"{cell}_2_mse_each_truncated", case_of(cell, 2, truncation=2, lengths=[6, 6, 6]), seed)
+        write(f"{cell}_2_mse_each_truncated",
+              case_of(cell, 2, truncation=2, lengths=[6, 6, 6]), seed)
         for at in ("each_step", "last_step"):
             write(f"{cell}_growth_{at}",
                   case_of(cell, 1, hidden=8, features=2, outputs=1, loss_at=at, rows=4,

@@ -25,7 +25,7 @@ struct Shape {
 };
 
 // Odd sizes, sizes around the kernel's 24 x 4 tile, and sizes beyond each block.
-const Shape kShapes[] = {{1, 1, 1},    {1, 7, 3},    {2, 24, 8},   {5, 25, 9},     {7, 48, 33},
+const Shape kShapes[] = {{1, 1, 1},    {1, 7, 3},    {2, 24, 8},   {5, 25, 9},      {7, 48, 33},
                          {3, 241, 17}, {4, 31, 289}, {513, 20, 5}, {520, 260, 300}, {2, 500, 700}};
 
 // The sum of `depth` products of standard normals is off by about depth * epsilon at most.

@@ -63,12 +63,11 @@ std::string NameOfSetting(const testing::TestParamInfo<Setting>& info) {
          (truncation > 0 ? "Truncated" : "Full") + (ragged ? "Ragged" : "Even");
 }
 
-INSTANTIATE_TEST_SUITE_P(
-    All, GradientCheck,
-    testing::Combine(testing::ValuesIn(kAllCells), testing::Values(1, 2),
-                     testing::Values(LossAt::kEachStep, LossAt::kLastStep),
-                     testing::Values(int64_t{0}, int64_t{3}), testing::Bool()),
-    NameOfSetting);
+INSTANTIATE_TEST_SUITE_P(All, GradientCheck,
+                         testing::Combine(testing::ValuesIn(kAllCells), testing::Values(1, 2),
+                                          testing::Values(LossAt::kEachStep, LossAt::kLastStep),
+                                          testing::Values(int64_t{0}, int64_t{3}), testing::Bool()),
+                         NameOfSetting);
 
 class GradientCheckOfCell : public testing::TestWithParam<Cell> {};
 
@@ -104,10 +103,8 @@ TEST_P(GradientCheckOfCell, HoldsForWeightsAtTheLastStepOfRaggedRows) {
   Network<double> network(config, 4, 9);
   network.Initialize(8);
 
-  ExpectGradientsAgree(network, MakeBatch(config, {.rows = 4,
-                                                   .time_steps = 9,
-                                                   .ragged = true,
-                                                   .weighted = true}));
+  ExpectGradientsAgree(
+      network, MakeBatch(config, {.rows = 4, .time_steps = 9, .ragged = true, .weighted = true}));
 }
 
 INSTANTIATE_TEST_SUITE_P(All, GradientCheckOfCell, testing::ValuesIn(kAllCells),
@@ -154,8 +151,7 @@ TEST(CheckGradients, CountsTheStepsThatCrossAKink) {
   Network<double> network(config, 1, 1);
   network.Initialize(1);
 
-  const auto checks =
-      CheckGradients(network, MakeBatch(config, {.rows = 1, .time_steps = 1}), {});
+  const auto checks = CheckGradients(network, MakeBatch(config, {.rows = 1, .time_steps = 1}), {});
 
   ASSERT_EQ(checks[2].name, "rnn.bias_ih_l0");
   EXPECT_EQ(checks[2].kinks, 5);

@@ -137,8 +137,8 @@ INSTANTIATE_TEST_SUITE_P(
         Row{"SigmoidNormal16", Cell::kRnnSigmoid, Normal(16.0), false, {}, 0.635, 0.02},
         Row{"ReluIdentity10", Cell::kRnnRelu, Identity(1.0), false, {}, 0.9997, 0.02},
         Row{"ReluIdentity11", Cell::kRnnRelu, Identity(1.1), false, {}, 1.099, 0.02},
-        // The first 0.623 is one low seed: PyTorch has 0.709 +- 0.044 over 200 seeds, and the mean of
-        // 20 seeds has a standard error of 0.01.
+        // The first 0.623 is one low seed: PyTorch has 0.709 +- 0.044 over 200 seeds, and the mean
+        // of 20 seeds has a standard error of 0.01.
         Row{"ReluOrthogonal10", Cell::kRnnRelu, Orthogonal(1.0), false, {}, 0.709, 0.03},
         Row{"ReluOrthogonal15", Cell::kRnnRelu, Orthogonal(1.5), false, {}, 1.100, 0.02},
         Row{"LstmDefault", Cell::kLstm, {}, true, {}, 0.637, 0.02},

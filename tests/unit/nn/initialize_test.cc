@@ -156,10 +156,8 @@ TEST(InitialValues, ForgetGateBiasStandsInTheInputBiasAlone) {
   config.bias_init = {Init::Kind::kConstant, 0.5};
   config.forget_gate_bias = 3.0;
 
-  EXPECT_THAT(Values(config, "rnn.bias_ih_l0"),
-              ElementsAreArray({.5, .5, 3., 3., .5, .5, .5, .5}));
-  EXPECT_THAT(Values(config, "rnn.bias_hh_l0"),
-              ElementsAreArray({.5, .5, 0., 0., .5, .5, .5, .5}));
+  EXPECT_THAT(Values(config, "rnn.bias_ih_l0"), ElementsAreArray({.5, .5, 3., 3., .5, .5, .5, .5}));
+  EXPECT_THAT(Values(config, "rnn.bias_hh_l0"), ElementsAreArray({.5, .5, 0., 0., .5, .5, .5, .5}));
 }
 
 TEST(InitialValues, ForgetGateBiasIsForTheLstmAlone) {

@@ -59,7 +59,8 @@ TEST(MemoryBytesOf, CountsWhatTheNetworkHolds) {
   config.hidden = 8;
   config.features = 3;
 
-  EXPECT_EQ(MemoryBytesOf(config, 4, 10, sizeof(float)), Network<float>(config, 4, 10).memory_bytes());
+  EXPECT_EQ(MemoryBytesOf(config, 4, 10, sizeof(float)),
+            Network<float>(config, 4, 10).memory_bytes());
   EXPECT_EQ(MemoryBytesOf(config, 4, 10, sizeof(double)),
             Network<double>(config, 4, 10).memory_bytes());
 }

@@ -34,7 +34,8 @@ auto Copy(const Span& span) {
   return std::vector<typename Span::value_type>(span.begin(), span.end());
 }
 
-// --- a slow reference: one unit at a time, straight from the equations ----------------------------
+// --- a slow reference: one unit at a time, straight from the equations
+// ----------------------------
 
 class SlowNetwork {
  public:
@@ -78,7 +79,8 @@ class SlowNetwork {
     } else {
       const auto width = static_cast<size_t>(config.embedding_width);
       for (size_t e = 0; e < width; ++e) {
-        x.push_back(At("embedding.weight", static_cast<size_t>(batch.tokens[position]) * width + e));
+        x.push_back(
+            At("embedding.weight", static_cast<size_t>(batch.tokens[position]) * width + e));
       }
     }
     return x;
@@ -114,7 +116,9 @@ class SlowNetwork {
       return Dot("rnn.weight_hh_l" + layer, gate * n + j, before) +
              At("rnn.bias_hh_l" + layer, gate * n + j);
     };
-    const auto both = [&](size_t gate, size_t j) { return from_input(gate, j) + from_state(gate, j); };
+    const auto both = [&](size_t gate, size_t j) {
+      return from_input(gate, j) + from_state(gate, j);
+    };
     for (size_t j = 0; j < n; ++j) {
       switch (network_.config().cell) {
         case Cell::kRnnTanh:
@@ -198,8 +202,8 @@ TEST_P(NetworkOfCell, HasExactGradientsAtOddAndLargeSizes) {
     Network<double> network(config, shape.rows, shape.time_steps);
     network.Initialize(4);
 
-    const auto checks = CheckGradients(network, MakeBatch(config, shape),
-                                       {.seed = 1, .entries_per_tensor = 6});
+    const auto checks =
+        CheckGradients(network, MakeBatch(config, shape), {.seed = 1, .entries_per_tensor = 6});
 
     for (const TensorCheck& check : checks) EXPECT_LE(check.worst_excess, 1.0) << check.name;
   }
@@ -346,7 +350,8 @@ TEST(Network, KeepsEachRowsStateAfterItsOwnLastStep) {
 
   for (int64_t b = 0; b < 3; ++b) {
     const auto last = network.hidden_state(0, batch.lengths[static_cast<size_t>(b)] - 1, b);
-    EXPECT_THAT(network.state().subspan(static_cast<size_t>(b * 6), 6), ElementsAreArray(Copy(last)));
+    EXPECT_THAT(network.state().subspan(static_cast<size_t>(b * 6), 6),
+                ElementsAreArray(Copy(last)));
   }
   network.ResetState();
   EXPECT_THAT(network.state(), Each(0.0));
@@ -538,7 +543,8 @@ TEST(LayerTrace, HasNoCarryRatioWhereTheGradientIsLost) {
   for (const double ratio : network.traces()[0].carry_ratio) EXPECT_TRUE(std::isnan(ratio));
 }
 
-// --- the first non-finite tensor ---------------------------------------------------------------------
+// --- the first non-finite tensor
+// ---------------------------------------------------------------------
 
 struct Found {
   NonFinite::Stage stage;

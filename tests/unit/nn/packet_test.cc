@@ -103,8 +103,8 @@ TEST(Packet, ForPacketsCoversEachIndexOnce) {
     std::vector<double> values(static_cast<size_t>(n) + 4, 0.0);
     ForPackets<double>(n, [&](int64_t j, auto lanes) {
       const Packet<double> one = Constant<double>(1.0);
-      Store<double>(values.data() + j,
-                    packet::padd(Load<double>(values.data() + j, lanes), one), lanes);
+      Store<double>(values.data() + j, packet::padd(Load<double>(values.data() + j, lanes), one),
+                    lanes);
     });
     for (size_t i = 0; i < values.size(); ++i) {
       EXPECT_EQ(values[i], static_cast<int64_t>(i) < n ? 1.0 : 0.0) << n;

@@ -115,7 +115,8 @@ struct Tolerance {
   double gradient_floor;  // Relative to the tensor's largest entry.
 };
 
-// Relative 1e-10 in double; absolute 1e-5 forward and relative 1e-4 gradients in float. An entry that is a difference of larger terms carries their rounding: hence the floors.
+// Relative 1e-10 in double; absolute 1e-5 forward and relative 1e-4 gradients in float. An entry
+// that is a difference of larger terms carries their rounding: hence the floors.
 template <typename S>
 constexpr Tolerance kTolerance = sizeof(S) == sizeof(double) ? Tolerance{1e-10, 1e-14, 1e-10, 1e-14}
                                                              : Tolerance{0.0, 1e-5, 1e-4, 1e-5};
