@@ -1,8 +1,9 @@
 // Milliseconds of one ForwardBackward (loss and gradients, no optimizer), float32, one thread.
 //
-//   build/release-like-preset/bench/nn_bench --benchmark_filter=Lstm/charlm
+//   build/dev/bench/nn_bench --benchmark_filter=Lstm/charlm
 //
-// Networks are named after the table of anchors: (rows, time steps, inputs, hidden).
+// The engine is optimised in every preset. Random order keeps a busy machine from favouring one:
+// --benchmark_enable_random_interleaving=true --benchmark_repetitions=5
 
 #include <cstdint>
 #include <string>
