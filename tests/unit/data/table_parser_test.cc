@@ -1,6 +1,9 @@
 #include <gtest/gtest.h>
 
+#include <iterator>
+
 #include "absl/strings/str_cat.h"
+#include "server/base/philox.h"
 #include "server/data/dataset_content.h"
 
 namespace gradwatch::data {
@@ -166,6 +169,33 @@ TEST(ParseTableTest, EveryPrefixOfATableIsParsedOrRefused) {
 
     EXPECT_TRUE(content.ok() || content.status().code() == absl::StatusCode::kInvalidArgument);
   }
+}
+
+TEST(ParseTableTest, RandomBytesAreParsedConsistentlyOrRefused) {
+  const std::string pieces[] = {",", "\"", "\r\n",     "\n",   "\r",   "1", "2.5",
+                                "-", "x",  "\xC3\xA9", "\xFF", "\"\"", " ", "1e5"};
+  RandomStream random(1, 1, 1);
+  int parsed = 0;
+  for (int i = 0; i < 20000; ++i) {
+    std::string table = i % 2 == 0 ? "a,b\n" : "";
+    for (uint32_t left = random.NextBelow(12); left > 0; --left) {
+      table += pieces[random.NextBelow(std::size(pieces))];
+    }
+
+    const auto content = ParseTable(table);
+
+    if (!content.ok()) {
+      ASSERT_EQ(content.status().code(), absl::StatusCode::kInvalidArgument) << table;
+      continue;
+    }
+    ++parsed;
+    ASSERT_GE((*content)->rows, 1);
+    for (const TableColumn& column : (*content)->columns) {
+      const int64_t expected = column.numeric() ? (*content)->rows : 0;
+      ASSERT_EQ(static_cast<int64_t>(column.values.size()), expected) << table;
+    }
+  }
+  EXPECT_GT(parsed, 100);
 }
 
 }  // namespace
