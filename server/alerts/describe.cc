@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstddef>
 #include <string>
 
 #include "absl/strings/str_cat.h"
@@ -72,8 +73,9 @@ std::string ClipAdvice(const Context& context) {
 
 std::string LowerRateAdvice(const v1::Job& job) {
   const double rate = job.optimizer().learning_rate();
+  const std::string half = Number(rate / 2);
   return absl::StrCat("lower optimizer.learning_rate, for instance from ", Number(rate), " to ",
-                      Number(rate / 2));
+                      half, " (gradwatch update ", JobId(job), " --lr ", half, ")");
 }
 
 // How a new job could start with recurrent weights that carry the gradient evenly.
@@ -117,8 +119,8 @@ Description DescribeNonFinite(const Context& context, const Observation& seen, i
     absl::StrAppend(&text.message, " at time step ", origin.time_step());
   }
   absl::StrAppend(&text.message, "; ", stats.nonfinite_count(),
-                  " gradient entries are not finite, ", Number(seen.clauses[clause].value),
-                  " such steps in a row");
+                  " gradient entries are not finite, steps of this kind in a row: ",
+                  Number(seen.clauses[static_cast<size_t>(clause)].value));
   if (stats.has_last_finite_norm()) {
     absl::StrAppend(&text.message, ", last finite norm ", Number(stats.last_finite_norm()));
   }
@@ -136,7 +138,7 @@ Description DescribeNonFinite(const Context& context, const Observation& seen, i
 }
 
 Description DescribeExplodingAbs(const Context& context, const Observation& seen, int clause) {
-  const Clause& norm = seen.clauses[clause];
+  const Clause& norm = seen.clauses[static_cast<size_t>(clause)];
   Description text;
   const std::string largest = LargestTensorText(context, &text.tensor);
   text.message =
@@ -159,7 +161,7 @@ Description DescribeExplodingAbs(const Context& context, const Observation& seen
 }
 
 Description DescribeLossDivergence(const Context& context, const Observation& seen, int clause) {
-  const Clause& loss = seen.clauses[clause];
+  const Clause& loss = seen.clauses[static_cast<size_t>(clause)];
   const double first = context.baselines.first_loss.value_or(0.0);
   const bool relapse = seen.severity == v1::SEVERITY_WARN;
   Description text;
@@ -182,7 +184,7 @@ Description DescribeLossDivergence(const Context& context, const Observation& se
 }
 
 Description DescribeExplodingRel(const Context& context, const Observation& seen, int clause) {
-  const Clause& z = seen.clauses[clause];
+  const Clause& z = seen.clauses[static_cast<size_t>(clause)];
   const Baselines& past = context.baselines;
   const auto spikes =
       std::count_if(past.scores.begin(), past.scores.end(), [&z](const NormScore& score) {
@@ -208,7 +210,7 @@ Description DescribeExplodingRel(const Context& context, const Observation& seen
 
 Description DescribeRecurrentExpansion(const Context& context, const Observation& seen,
                                        int clause) {
-  const Clause& growth = seen.clauses[clause];
+  const Clause& growth = seen.clauses[static_cast<size_t>(clause)];
   const int window = context.stats.growth().window();
   Description text;
   text.tensor = RecurrentWeights(context);
@@ -226,7 +228,7 @@ Description DescribeRecurrentExpansion(const Context& context, const Observation
 
 Description DescribeVanishingThroughTime(const Context& context, const Observation& seen,
                                          int clause) {
-  const Clause& decades = seen.clauses[clause];
+  const Clause& decades = seen.clauses[static_cast<size_t>(clause)];
   const v1::GrowthStats& growth = context.stats.growth();
   Description text;
   text.tensor = RecurrentWeights(context);
@@ -253,7 +255,7 @@ Description DescribeVanishingThroughTime(const Context& context, const Observati
 }
 
 Description DescribeHiddenGrowth(const Context& context, const Observation& seen, int clause) {
-  const Clause& growth = seen.clauses[clause];
+  const Clause& growth = seen.clauses[static_cast<size_t>(clause)];
   const StateRun run = SteepestRun(context.stats);
   Description text;
   text.tensor = run.name;

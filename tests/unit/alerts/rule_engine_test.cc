@@ -368,7 +368,8 @@ TEST(NonFiniteRule, FiresAtOnceAndNamesTheFirstBadTensor) {
   EXPECT_EQ(alert.first_value(), 1.0);
   EXPECT_EQ(alert.message(),
             "NaN or infinity at step 0, first in h of layer 0 at time step 31; 17 gradient entries "
-            "are not finite, 1 such steps in a row, last finite norm 1. The update was skipped.");
+            "are not finite, steps of this kind in a row: 1, last finite norm 1. The update was "
+            "skipped.");
   EXPECT_THAT(alert.advice(), HasSubstr("gradwatch update boom --clip 1"));
 }
 
