@@ -1,3 +1,5 @@
+#include <algorithm>
+#include <memory>
 #include <new>
 #include <stdexcept>
 #include <utility>

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 
 namespace gradwatch::train {
 namespace {
@@ -32,7 +33,10 @@ v1::EvaluationResult Evaluator<S>::Run() {
 
   v1::EvaluationResult result;
   result.set_examples(sums.examples);
-  if (sums.weight == 0.0) return result;
+  if (sums.weight == 0.0) {
+    result.set_loss(std::numeric_limits<double>::quiet_NaN());
+    return result;
+  }
   result.set_loss(sums.loss / sums.weight);
   const double positions = static_cast<double>(sums.positions);
   if (source_->shape().classification) {

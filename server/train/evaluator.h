@@ -22,8 +22,8 @@ class Evaluator {
   // Both must outlive the evaluator.
   Evaluator(const v1::Task& task, data::Source* source, nn::Network<S>* network);
 
-  // Means over all positions that count; without any the loss is 0 and the
-  // shares are absent. `step` is left to the caller.
+  // Means over all positions that count; without any the loss is NaN and the rest absent. `step` is
+  // left to the caller.
   v1::EvaluationResult Run();
 
  private:

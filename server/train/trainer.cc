@@ -136,7 +136,7 @@ TrainerOf<S>::TrainerOf(const v1::Job& job, std::unique_ptr<data::Source> source
 template <typename S>
 bool TrainerOf<S>::EvaluationIsDue() const {
   const int64_t every = job_.evaluation().every_steps();
-  return every > 0 && step_ % every == 0;
+  return every > 0 && step_ % every == 0 && source_->evaluation_batches() > 0;
 }
 
 template <typename S>

@@ -50,7 +50,8 @@ class GRADWATCH_ENGINE_API Trainer {
   // caller). A loss or gradient that is not finite is an ordinary event, told in `stats`.
   virtual void Step(v1::StepStats* stats) = 0;
 
-  // Evaluates the present weights; does not disturb training in any bit.
+  // Evaluates the present weights; does not disturb training in any bit. Where nothing is held out
+  // the result has no examples and its loss is NaN; Step then records no evaluation.
   virtual v1::EvaluationResult Evaluate() = 0;
 
   // Takes over what may change while a job runs: clipping, optimizer.learning_rate,

@@ -670,6 +670,16 @@ TEST(TrainerTest, EvaluatesAnAnswerOfAllZerosAsExpected) {
   EXPECT_FALSE(result.has_solved_share());
 }
 
+TEST(TrainerTest, RecordsNoEvaluationWhereNothingIsHeldOut) {
+  TestJob made = MakeJob(Kind::kLanguage);
+  made.job.mutable_task()->mutable_language()->set_held_out_share(0.0);
+  const auto trainer = NewTrainer(made);
+
+  EXPECT_FALSE(RunSteps(*trainer, 1)[0].has_evaluation());
+  EXPECT_EQ(trainer->Evaluate().examples(), 0);
+  EXPECT_TRUE(std::isnan(trainer->Evaluate().loss()));
+}
+
 TEST(TrainerTest, CountsSolvedAddingExamples) {
   // Always answering 1 solves the sums between 0.8 and 1.2: 0.36 of the examples.
   TestJob made = MakeJob(Kind::kAdding);
