@@ -203,7 +203,7 @@ TEST_P(NetworkOfCell, HasExactGradientsAtOddAndLargeSizes) {
     network.Initialize(4);
 
     const auto checks =
-        CheckGradients(network, MakeBatch(config, shape), {.seed = 1, .entries_per_tensor = 6});
+        CheckGradients(network, MakeBatch(config, shape), {.seed = 1, .entries_per_tensor = 3});
 
     for (const TensorCheck& check : checks) EXPECT_LE(check.worst_excess, 1.0) << check.name;
   }
