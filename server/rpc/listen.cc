@@ -110,7 +110,7 @@ absl::StatusOr<std::shared_ptr<grpc::ServerCredentials>> NewServerCredentials(
 absl::Status CheckPlainText(const HostPort& address, bool insecure_listen) {
   if (IsLoopback(address.host)) return absl::OkStatus();
   if (!insecure_listen) {
-    return absl::FailedPreconditionError(
+    return absl::InvalidArgumentError(
         absl::StrCat(ToText(address),
                      " can be reached from other machines, and without TLS "
                      "anybody there could "

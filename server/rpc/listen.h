@@ -34,7 +34,7 @@ std::string ToText(const HostPort& address);
 // True for what only this machine can reach: 127.0.0.0/8, ::1 and localhost.
 bool IsLoopback(absl::string_view host);
 
-// Plain text beyond loopback: FAILED_PRECONDITION without `insecure_listen`,
+// Plain text beyond loopback: INVALID_ARGUMENT without `insecure_listen`,
 // and with it a loud line in the log. Every listening port without TLS, of gRPC
 // and HTTP, goes through here.
 absl::Status CheckPlainText(const HostPort& address, bool insecure_listen);

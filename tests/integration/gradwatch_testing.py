@@ -47,9 +47,11 @@ def generate_stubs():
                  f"--grpc_out={out}", *names], check=True)
             stamp.touch()
     sys.path.insert(0, str(out))
-    # The generated google/rpc sits beside the installed google/protobuf.
+    # The generated google/rpc and grpc/health join the installed packages of those names.
     import google
+    import grpc
     google.__path__.append(str(out / "google"))
+    grpc.__path__.append(str(out / "grpc"))
 
 
 def wait_until(condition, what, patience=PATIENCE_SECONDS):

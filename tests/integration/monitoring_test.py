@@ -39,15 +39,27 @@ def fetch(url):
         return None
 
 
+def in_its_own_usr_share(command):
+    """The command with the unpacked package's /usr/share laid over the machine's, in a mount
+    namespace of its own: Debian's Alertmanager insists on its templates there."""
+    templates = TOOLS / "usr" / "share"
+    if not templates.exists():
+        return command
+    user = [] if os.geteuid() == 0 else ["--user", "--map-root-user"]
+    overlay = f"mount -t overlay overlay -o lowerdir={templates}:/usr/share /usr/share"
+    return ["unshare", *user, "--mount", "sh", "-c", f'{overlay} && exec "$@"', "sh", *command]
+
+
 @contextlib.contextmanager
 def daemon(arguments, ready_url, log):
     process = subprocess.Popen(arguments, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
     try:
         def ready():
             if process.poll() is not None:
-                raise AssertionError(f"{arguments[0]} ended with {process.returncode}")
+                log.seek(0)
+                raise AssertionError(f"{arguments} ended with {process.returncode}:\n{log.read()}")
             return fetch(ready_url)
-        testing.wait_until(ready, f"{arguments[0]} is ready")
+        testing.wait_until(ready, f"{ready_url} answers")
         yield
     finally:
         process.terminate()
@@ -75,9 +87,11 @@ class MonitoringTest(unittest.TestCase):
             alertmanager = f"http://127.0.0.1:{alertmanager_port}"
             prometheus = f"http://127.0.0.1:{prometheus_port}"
             stack.enter_context(daemon(
-                [tool("prometheus-alertmanager"), f"--config.file={folder}/alertmanager.yml",
-                 f"--storage.path={folder}/am", f"--web.listen-address=127.0.0.1:{alertmanager_port}",
-                 "--cluster.listen-address="], f"{alertmanager}/-/ready", log))
+                in_its_own_usr_share([
+                    tool("prometheus-alertmanager"), f"--config.file={folder}/alertmanager.yml",
+                    f"--storage.path={folder}/am",
+                    f"--web.listen-address=127.0.0.1:{alertmanager_port}",
+                    "--cluster.listen-address="]), f"{alertmanager}/-/ready", log))
             stack.enter_context(daemon(
                 [tool("prometheus"), f"--config.file={folder}/prometheus.yml",
                  f"--storage.tsdb.path={folder}/tsdb",

@@ -116,7 +116,7 @@ class PythonClientTest(unittest.TestCase):
         for step in steps:
             self.assertGreater(step.norm_before, 0)
             self.assertTrue(step.HasField("norm_after"))
-            self.assertEqual(len(step.tensors), len(job.parameters))
+            self.assertEqual(len(step.tensors), len(last.final_job.parameters))
 
     def test_pauses_resumes_updates_and_cancels(self):
         name = self.client.create(small_job(steps=ENDLESS)).name
