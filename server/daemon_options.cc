@@ -226,7 +226,11 @@ absl::StatusOr<int64_t> ParseBytes(absl::string_view text) {
     if (suffix == "T") unit = 1;
   }
   int64_t value = 0;
-  if (!absl::SimpleAtoi(number, &value) || value < 1) return error;
+  if (number.empty() ||
+      !absl::ascii_isdigit(static_cast<unsigned char>(number.back())) ||
+      !absl::SimpleAtoi(number, &value) || value < 1) {
+    return error;
+  }
   if (value > std::numeric_limits<int64_t>::max() / unit) return error;
   return value * unit;
 }

@@ -1,10 +1,12 @@
 #include "server/rpc/server.h"
 
+#include <algorithm>
 #include <atomic>
 #include <utility>
 #include <vector>
 
 #include "grpc/health/v1/health.pb.h"
+#include "grpc/support/log.h"
 #include "grpcpp/ext/proto_server_reflection_plugin.h"
 #include "grpcpp/health_check_service_interface.h"
 #include "grpcpp/impl/codegen/service_type.h"
@@ -13,7 +15,7 @@
 #include "grpcpp/server.h"
 #include "grpcpp/server_builder.h"
 #include "proto/support/errors.h"
-#include "server/base/check.h"
+#include "server/base/log.h"
 #include "server/base/status.h"
 #include "server/base/thread_pool.h"
 #include "server/rpc/service_context.h"
@@ -21,17 +23,29 @@
 namespace gradwatch::rpc {
 namespace {
 
-// Reflection for one server; gRPC's own switch is for all servers of the
-// process.
-class ReflectionOption final : public grpc::ServerBuilderOption {
+// Linking gRPC's reflection switches it on for every server of the process;
+// this switches it off for one.
+class NoReflectionOption final : public grpc::ServerBuilderOption {
  public:
   void UpdateArguments(grpc::ChannelArguments*) override {}
   void UpdatePlugins(std::vector<std::unique_ptr<grpc::ServerBuilderPlugin>>*
                          plugins) override {
-    plugins->push_back(
-        std::make_unique<grpc::reflection::ProtoServerReflectionPlugin>());
+    const std::string name =
+        grpc::reflection::ProtoServerReflectionPlugin().name();
+    plugins->erase(std::remove_if(plugins->begin(), plugins->end(),
+                                  [&](const auto& plugin) {
+                                    return plugin->name() == name;
+                                  }),
+                   plugins->end());
   }
 };
+
+// gRPC prints to standard error by itself; what it says is for those who look
+// for it, and what matters of it comes as a status.
+void ForwardLog(gpr_log_func_args* line) {
+  Log(LogLevel::kDebug, "gRPC: %s:%d: %s", line->file, line->line,
+      line->message);
+}
 
 void SetLimits(grpc::ServerBuilder* builder) {
   builder->SetMaxReceiveMessageSize(4 << 20);
@@ -73,10 +87,10 @@ absl::Status Open(const std::string& listen, bool insecure_listen,
   port->services.push_back(NewModelService(context));
   for (const auto& service : port->services)
     builder.RegisterService(service.get());
-  if (IsLoopback(address.host)) {
-    // Links the health service's descriptor, which reflection would miss.
-    grpc::health::v1::HealthCheckRequest::descriptor();
-    builder.SetOption(std::make_unique<ReflectionOption>());
+  // Links the health service's descriptor, which reflection would miss.
+  grpc::health::v1::HealthCheckRequest::descriptor();
+  if (!IsLoopback(address.host)) {
+    builder.SetOption(std::make_unique<NoReflectionOption>());
   }
   port->server = builder.BuildAndStart();
   if (port->server == nullptr || port->number == 0) return BindFailure(address);
@@ -111,6 +125,7 @@ class Server::Impl {
   }
 
   absl::Status Open(const ServerOptions& options) {
+    gpr_set_log_function(ForwardLog);
     grpc::EnableDefaultHealthCheckService(true);
     RETURN_IF_ERROR(rpc::Open(options.listen, options.insecure_listen,
                               options.tls, context_, &main_));

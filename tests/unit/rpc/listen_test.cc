@@ -8,6 +8,8 @@
 
 #include <fstream>
 
+#include "server/base/log.h"
+
 namespace gradwatch::rpc {
 namespace {
 
@@ -58,6 +60,7 @@ TEST(ListenTest, PlainTextBeyondLoopbackMustBeMeant) {
 }
 
 TEST(ListenTest, InsecureListenIsLoud) {
+  InitLog(LogFormat::kText, LogLevel::kWarning);
   ::testing::internal::CaptureStderr();
 
   EXPECT_TRUE(CheckPlainText({"0.0.0.0", 7070}, true).ok());
