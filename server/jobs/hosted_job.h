@@ -116,6 +116,7 @@ struct HostedJob {
 
     std::shared_ptr<const data::DatasetContent> content;
     std::shared_ptr<const v1::Checkpoint> checkpoint;
+    std::shared_ptr<const v1::Job> checkpoint_job;  // With the settings of the checkpoint.
     int64_t queue_number = 0;    // Rises along the queue.
     int64_t admitted_bytes = 0;  // Counted against total_bytes_max.
     int64_t kept_bytes = 0;      // Counted against kept_bytes_max.

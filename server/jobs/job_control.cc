@@ -132,11 +132,13 @@ absl::StatusOr<v1::JobActionResponse> JobManager::Impl::Resume(absl::string_view
 }
 
 absl::StatusOr<v1::JobActionResponse> JobManager::Impl::Requeue(const JobPtr& job) {
+  int64_t step = 0;
   {
     MutexLock lock(&mu_);
     Life& life = LifeOf(*job);
     RETURN_IF_ERROR(CheckAlive(life));
     const v1::Job::State state = life.job->state();
+    step = job->GetProgress().step;
     if (state == v1::Job::STATE_PAUSING) {
       return WithRetryDelay(
           ErrorWithReason(absl::StatusCode::kUnavailable,
@@ -154,7 +156,7 @@ absl::StatusOr<v1::JobActionResponse> JobManager::Impl::Requeue(const JobPtr& jo
     }
   }
   job->changes.NotifyAll();
-  return Answer(job, job->GetProgress().step);
+  return Answer(job, step);
 }
 
 // --- Cancel.

@@ -218,7 +218,7 @@ class JobManager::Impl::Worker {
       edited = *impl_->LifeOf(*job_).job;
     }
     ApplyPaths(request.settings, request.paths, &edited);
-    absl::Status status = CheckStepLimit(edited);
+    absl::Status status = CheckStepLimit(edited, trainer_->step());
     if (status.ok()) status = trainer_->ApplySettings(edited);
     if (status.ok() && RulesSee(request.paths)) {
       changed_.clear();
@@ -242,11 +242,11 @@ class JobManager::Impl::Worker {
     return status;
   }
 
-  absl::Status CheckStepLimit(const v1::Job& edited) const {
-    if (edited.training().step_limit() >= trainer_->step()) return absl::OkStatus();
+  static absl::Status CheckStepLimit(const v1::Job& edited, int64_t done) {
+    if (edited.training().step_limit() >= done) return absl::OkStatus();
     return InvalidFields(
         {{"training.step_limit", absl::StrCat(edited.training().step_limit(), " is below the ",
-                                              trainer_->step(), " steps that are done")}});
+                                              done, " steps that are done")}});
   }
 
   // --- The end.
@@ -284,37 +284,28 @@ class JobManager::Impl::Worker {
   }
 
   void Leave(Outcome outcome) {
-    for (;;) {
-      const auto checkpoint = Checkpoint();
-      if (outcome == Outcome::kPause && checkpoint == nullptr) {
-        outcome = Fail(v1::Failure::REASON_OUT_OF_MEMORY,
-                       "the memory for the checkpoint of the pause cannot be had");
-      }
-      if (rules_ != nullptr) {
-        changed_.clear();
-        PublishAlertsNow(impl_->clock_->Now());
-      }
-      if (TryLeave(outcome, checkpoint)) break;
-      AnswerRequests();
+    const auto checkpoint = Checkpoint();
+    if (outcome == Outcome::kPause && checkpoint == nullptr) {
+      outcome = Fail(v1::Failure::REASON_OUT_OF_MEMORY,
+                     "the memory for the checkpoint of the pause cannot be had");
     }
-  }
-
-  // False when a paused job was asked something since the checkpoint was made.
-  bool TryLeave(Outcome outcome, const std::shared_ptr<const v1::Checkpoint>& checkpoint) {
-    bool final = true;
+    if (rules_ != nullptr) {
+      changed_.clear();
+      PublishAlertsNow(impl_->clock_->Now());
+    }
+    trainer_.reset();
+    bool final = false;
     bool deleted = false;
-    // Freed after the lock is released: it may be large.
-    std::unique_ptr<train::Trainer> trainer;
     {
       MutexLock lock(&impl_->mu_);
       Life& life = impl_->LifeOf(*job_);
+      if (checkpoint != nullptr) {
+        life.checkpoint = checkpoint;
+        life.checkpoint_job = life.job;
+      }
       if (outcome == Outcome::kPause && life.cancel_asked) outcome = Outcome::kCancel;
-      if (outcome == Outcome::kPause && impl_->stopping_) outcome = Outcome::kAbandon;
-      if (outcome == Outcome::kPause && !life.requests.empty()) return false;
-      trainer = std::move(trainer_);
-      if (checkpoint != nullptr) life.checkpoint = checkpoint;
       final = Settle(outcome, &life);
-      for (const auto& request : std::exchange(life.requests, {})) Refuse(request.get(), life);
+      for (const auto& request : std::exchange(life.requests, {})) AnswerLate(request.get(), &life);
       life.with_worker = false;
       life.pause_asked = life.pause_taken = life.cancel_asked = false;
       job_->mail = false;
@@ -327,7 +318,6 @@ class JobManager::Impl::Worker {
     } else {
       job_->changes.NotifyAll();
     }
-    return true;
   }
 
   // Whether the job is final now.
@@ -357,17 +347,23 @@ class JobManager::Impl::Worker {
     return true;
   }
 
-  // An edit comes too late; the weights are those of the end.
-  void Refuse(BoundaryRequest* request, const Life& life)
-      ABSL_EXCLUSIVE_LOCKS_REQUIRED(impl_->mu_) {
+  // What was asked after the last look into the mailbox: the weights are those of the end, an edit
+  // is that of a paused job, or comes too late.
+  void AnswerLate(BoundaryRequest* request, Life* life) ABSL_EXCLUSIVE_LOCKS_REQUIRED(impl_->mu_) {
     request->done = true;
+    request->step = job_->GetProgress().step;
     if (impl_->stopping_) {
       request->status = ShuttingDown();
     } else if (request->paths.empty()) {
-      request->checkpoint = life.checkpoint;
-    } else {
-      request->status = StateConflict(life.job->name(), life.job->state(),
+      request->checkpoint = life->checkpoint;
+    } else if (life->job->state() != v1::Job::STATE_PAUSED) {
+      request->status = StateConflict(life->job->name(), life->job->state(),
                                       "ended before the change could be made", "");
+    } else {
+      v1::Job edited = *life->job;
+      ApplyPaths(request->settings, request->paths, &edited);
+      request->status = CheckStepLimit(edited, request->step);
+      if (request->status.ok()) impl_->EditStopped(*job_, request->settings, request->paths);
     }
   }
 

@@ -122,6 +122,8 @@ void CheckLabels(const v1::Job& job, Checker* check) {
 template <typename T>
 void CheckLengths(const T& task, const std::string& field, int64_t low, Checker* check) {
   check->Whole(field + ".time_steps", task.time_steps(), low, kTimeStepsMax);
+  // Its default, or as bad as the length itself: one complaint is enough.
+  if (task.time_steps_min() == task.time_steps()) return;
   const int64_t high = std::clamp<int64_t>(task.time_steps(), low, kTimeStepsMax);
   check->Whole(field + ".time_steps_min", task.time_steps_min(), low, high);
 }
@@ -157,7 +159,10 @@ void CheckForecast(const v1::ForecastTask& task, Checker* check) {
     check->Add(field + ".target_columns", "is required: at least one column of the table");
   }
   CheckColumns(task.target_columns(), field + ".target_columns", check);
-  CheckColumns(task.input_columns(), field + ".input_columns", check);
+  // The default is the target columns, which were checked already.
+  const bool same = std::equal(task.input_columns().begin(), task.input_columns().end(),
+                               task.target_columns().begin(), task.target_columns().end());
+  if (!same) CheckColumns(task.input_columns(), field + ".input_columns", check);
   check->Whole(field + ".time_steps", task.time_steps(), 1, kTimeStepsMax);
   check->Whole(field + ".horizon", task.horizon(), 1, kTimeStepsMax);
   check->Within(field + ".held_out_share", task.held_out_share(), 0.01, 0.9);
