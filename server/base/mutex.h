@@ -81,8 +81,9 @@ class ABSL_LOCKABLE Mutex {
   std::mutex mu_;
   std::condition_variable changed_;
 #else
+  // The analysis cannot know that Abseil holds the lock while it calls this.
   template <typename Condition>
-  static bool Call(Condition* condition) {
+  static bool Call(Condition* condition) ABSL_NO_THREAD_SAFETY_ANALYSIS {
     return (*condition)();
   }
   absl::Mutex mu_;
