@@ -20,7 +20,8 @@ name=$(basename "$0")
 echo "$name $*" >>"$STAND_IN_LOG"
 hang() { touch "$STAND_IN_HANGS"; sleep 1000 | sleep 1000; }
 [[ "$name $*" == $STAND_IN_HANG_AT ]] && hang
-[[ "$name $*" == $STAND_IN_FAIL_AT ]] && exit 1
+[[ "$name $*" == $STAND_IN_FAIL_AT ]] && exit 3
+[[ "$name $*" == "gradwatch submit"*d1-boom* ]] && exit 1 # As the real one does.
 case "$name" in
   cmake)
     if [[ $1 == --build ]]; then
@@ -143,6 +144,17 @@ class DemoTest(unittest.TestCase):
         self.assertEqual(1, process.returncode)
         self.assertIn("the build failed", output)
         self.assertEqual([], self.alive())
+
+    def test_a_command_that_fails_ends_it(self):
+        for moment in ("gradwatch submit*d2-temporal-order.yaml*", "gradwatch submit*d1*",
+                       "gradwatch alerts*", "gradwatch compare*", "gradwatch submit*--text*",
+                       "gradwatch generate*"):
+            with self.subTest(moment):
+                process = self.start(fail_at=moment)
+                output, _ = process.communicate(timeout=PATIENCE_SECONDS)
+
+                self.assertEqual(1, process.returncode, output)
+                self.assertEqual([], self.alive())
 
     def test_a_server_that_does_not_start_ends_it(self):
         process = self.start(fail_at="gradwatchd*")
