@@ -144,9 +144,9 @@ int64_t StepLog::bytes() const {
 absl::StatusOr<std::vector<std::shared_ptr<const StepRecord>>> StepLog::Read(
     int64_t step, int steps_max, int64_t bytes_max) const {
   std::vector<std::shared_ptr<const StepRecord>> result;
-  MutexLock lock(&shared_->mu);
-  const auto& records = shared_->records;
-  const int64_t oldest = records.empty() ? 0 : records.front()->step;
+  Shared& shared = *shared_;
+  MutexLock lock(&shared.mu);
+  const int64_t oldest = shared.records.empty() ? 0 : shared.records.front()->step;
   if (step < oldest) {
     return ErrorWithReason(
         absl::StatusCode::kOutOfRange,
@@ -154,11 +154,11 @@ absl::StatusOr<std::vector<std::shared_ptr<const StepRecord>>> StepLog::Read(
         "STEP_NOT_KEPT", {{"step", absl::StrCat(step)}, {"oldest_step", absl::StrCat(oldest)}});
   }
   int64_t bytes = 0;
-  for (auto i = static_cast<size_t>(step - oldest); i < records.size(); ++i) {
+  for (auto i = static_cast<size_t>(step - oldest); i < shared.records.size(); ++i) {
     if (static_cast<int64_t>(result.size()) >= steps_max) break;
-    bytes += static_cast<int64_t>(records[i]->scalars.size() + records[i]->details.size());
+    bytes += static_cast<int64_t>(shared.records[i]->scalars.size() + shared.records[i]->details.size());
     if (bytes > bytes_max && !result.empty()) break;
-    result.push_back(records[i]);
+    result.push_back(shared.records[i]);
   }
   return result;
 }
