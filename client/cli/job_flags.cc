@@ -556,7 +556,8 @@ absl::StatusOr<v1::RuleSettings> ParseRule(const std::string& text) {
   settings.set_id(id);
   for (const absl::string_view item : absl::StrSplit(parts.second, ',', absl::SkipEmpty())) {
     const std::pair<std::string, std::string> pair = absl::StrSplit(item, absl::MaxSplits('=', 1));
-    const auto& [key, value] = pair;
+    const std::string& key = pair.first;
+    const std::string& value = pair.second;
     const auto steps = [&](auto set) {
       int64_t number = 0;
       if (!absl::SimpleAtoi(value, &number)) return false;

@@ -111,7 +111,8 @@ std::string FormatBytes(int64_t bytes) {
     value /= 1024;
     ++unit;
   }
-  return absl::StrFormat(value < 10 && unit > 0 ? "%.1f %s" : "%.0f %s", value, kUnits[unit]);
+  const int digits = value < 10 && unit > 0 ? 1 : 0;
+  return absl::StrFormat("%.*f %s", digits, value, kUnits[unit]);
 }
 
 std::string FormatElapsed(absl::Duration duration) {

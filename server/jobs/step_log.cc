@@ -167,10 +167,10 @@ std::unique_ptr<StepLog::Waiter> StepLog::Listen(int64_t step, absl::AnyInvocabl
   auto callback = std::make_shared<Callback>(std::move(notify));
   bool at_once = false;
   {
-    MutexLock lock(&shared_->mu);
-    const auto& records = shared_->records;
-    at_once = shared_->closed || (!records.empty() && step <= records.back()->step);
-    if (!at_once) shared_->waiting.push_back(callback);
+    Shared& shared = *shared_;
+    MutexLock lock(&shared.mu);
+    at_once = shared.closed || (!shared.records.empty() && step <= shared.records.back()->step);
+    if (!at_once) shared.waiting.push_back(callback);
   }
   if (at_once) callback->Run();
   return std::unique_ptr<Waiter>(new Waiter(shared_, std::move(callback)));
