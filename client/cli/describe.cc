@@ -32,7 +32,7 @@ void Line(absl::string_view what, absl::string_view value, std::string* text) {
   absl::StrAppend(text, label, value, "\n");
 }
 
-std::string Percentage(const v1::EvaluationResult& evaluation) {
+std::string DescribeEvaluation(const v1::EvaluationResult& evaluation) {
   std::string text = absl::StrCat("loss ", FormatNumber(evaluation.loss()));
   if (evaluation.has_accuracy()) {
     absl::StrAppend(&text, ", accuracy ", FormatShare(evaluation.accuracy()));
@@ -45,7 +45,7 @@ std::string Percentage(const v1::EvaluationResult& evaluation) {
     for (const double error : evaluation.rmse_original_units()) {
       errors.push_back(FormatNumber(error));
     }
-    absl::StrAppend(&text, ", rmse ", absl::StrJoin(errors, " "), " in the data's units");
+    absl::StrAppend(&text, ", rmse ", absl::StrJoin(errors, " "));
   }
   return absl::StrCat(text, " (step ", evaluation.step(), ", ", evaluation.examples(),
                       " examples)");
@@ -263,8 +263,8 @@ std::string DescribeJob(const v1::Job& job, absl::Time now) {
     Line("clip rate", FormatShare(job.clip_rate()), &text);
   }
   if (job.nonfinite_steps() > 0) Line("not finite", absl::StrCat(job.nonfinite_steps(), " steps"), &text);
-  if (job.has_latest_evaluation()) Line("evaluated", Percentage(job.latest_evaluation()), &text);
-  if (job.has_best_evaluation()) Line("best", Percentage(job.best_evaluation()), &text);
+  if (job.has_latest_evaluation()) Line("evaluated", DescribeEvaluation(job.latest_evaluation()), &text);
+  if (job.has_best_evaluation()) Line("best", DescribeEvaluation(job.best_evaluation()), &text);
   if (job.alerts_firing() > 0) {
     Line("alerts", absl::StrCat(job.alerts_firing(), " firing (gradwatch alerts ",
                                 IdOf(job.name()), ")"),

@@ -203,7 +203,7 @@ void AddFlag(const Flag& flag, CLI::App* app) {
   }
   CLI::Option* const option = app->add_option(flag.names, take);
   if (IsPositional(flag)) {
-    if (flag.repeated) option->expected(flag.required ? 1 : 0, -1);
+    if (flag.repeated) option->take_all()->expected(1, -1)->allow_extra_args();
     option->required(flag.required);
   } else if (flag.repeated) {
     option->take_all();

@@ -62,14 +62,17 @@ bool AnyFinite(const std::vector<double>& values) {
   return std::any_of(values.begin(), values.end(), [](double v) { return std::isfinite(v); });
 }
 
-// A chart under its title, with the highest and the lowest value at its left.
-void AppendChart(absl::string_view title, const std::vector<double>& series,
-                 const ChartStyle& chart, std::string* text) {
+// A chart under its title, with the highest and the lowest value at its left; logarithmic when the
+// values lie so far apart that the small ones would not be seen.
+void AppendChart(absl::string_view title, const std::vector<double>& series, ChartStyle chart,
+                 std::string* text) {
   if (!AnyFinite(series)) return;
   const Extremes extremes = FiniteExtremes(series);
+  constexpr double kFarApart = 100;
+  chart.log = extremes.minimum > 0 && extremes.maximum > kFarApart * extremes.minimum;
   const absl::string_view bar = chart.unicode ? "┤" : "|";
   const std::vector<std::string> rows = ChartRows(series, chart);
-  absl::StrAppend(text, title, "\n");
+  absl::StrAppend(text, title, chart.log ? ", logarithmic" : "", "\n");
   for (size_t row = 0; row < rows.size(); ++row) {
     std::string label;
     if (row == 0) label = FormatNumber(extremes.maximum);
@@ -223,11 +226,9 @@ std::string Timeline(const v1::QueryStatsResponse& history, const TimelineStyle&
   std::string text;
   AppendChart("loss (mean)", Series(history, &v1::FoldedStats::loss, false), chart, &text);
   chart.keep_max = true;
-  chart.log = true;
-  AppendChart("gradient norm before clipping (largest, logarithmic)",
+  AppendChart("gradient norm before clipping (largest)",
               Series(history, &v1::FoldedStats::norm_before, true), chart, &text);
   chart.keep_max = false;
-  chart.log = false;
   AppendChart("growth factor through time (mean; above 1 the gradient grows, below 1 it fades)",
               Series(history, &v1::FoldedStats::growth_factor, false), chart, &text);
   chart.height = 2;

@@ -31,6 +31,9 @@ class ReportMaker {
   // The report of what the message brings; nothing for a heartbeat or an empty message.
   std::optional<Report> Add(const v1::StreamStatsResponse& message);
 
+  // An evaluation that the stream may have folded away.
+  void Note(const v1::EvaluationResult& evaluation) { evaluation_ = evaluation; }
+
  private:
   std::optional<v1::EvaluationResult> evaluation_;
   int64_t last_step_ = -1;
@@ -47,8 +50,8 @@ std::string ReportHeader(bool unicode);
 // step was not finite.
 std::string ReportLine(const Report& report, bool unicode);
 
-// A job's history as charts of loss, norm before clipping (logarithmic), growth factor, and the
-// evaluations, in about 20 lines. Empty when there are no steps.
+// A job's history as charts of loss, norm before clipping, growth factor, and the evaluations, in
+// about 20 lines. Empty when there are no steps.
 struct TimelineStyle {
   size_t columns = 80;
   bool unicode = true;

@@ -20,8 +20,8 @@ constexpr int kHistoryLines = 10;
 constexpr int kReplayLines = 20;
 // Reports that the redrawn view keeps for its charts.
 constexpr size_t kReportsMax = 200;
-// Alerts are asked for at most this often.
-constexpr absl::Duration kAlertsEvery = absl::Seconds(1);
+// The job and its alerts are asked for at most this often.
+constexpr absl::Duration kAskEvery = absl::Seconds(1);
 constexpr absl::Duration kViewEvery = absl::Milliseconds(200);
 constexpr size_t kAlertsMax = 1000;
 
@@ -185,18 +185,25 @@ class Watcher {
         EraseView();
         session_->Note(absl::StrCat(message.dropped_before(), " steps were dropped on the way"));
       }
+      if (absl::Status status = Ask(message, &maker); !status.ok()) return status;
       for (const Report& report : ReportsIn(message, &maker)) Show(report);
       if (message.has_final_job()) job_ = message.final_job();
-      if (message.heartbeat()) {
-        const v1::Job::State before = job_.state();
-        if (absl::Status status = FetchJob(); !status.ok()) return status;
-        if (job_.state() != before) ShowState();
-      }
-      if (absl::Status status = ShowAlerts(kAlertsEvery); !status.ok()) return status;
     }
     absl::Status status = reader->Finish();
     if (status.ok() && !IsFinal(job_.state())) status = FetchJob();
     return status;
+  }
+
+  // What the stream does not tell: changes of state, evaluations within folded steps, alerts.
+  absl::Status Ask(const v1::StreamStatsResponse& message, ReportMaker* maker) {
+    if (absl::Now() - asked_ < kAskEvery || message.has_final_job()) return absl::OkStatus();
+    asked_ = absl::Now();
+    const v1::Job::State before = job_.state();
+    if (absl::Status status = FetchJob(); !status.ok()) return status;
+    if (job_.has_latest_evaluation()) maker->Note(job_.latest_evaluation());
+    const bool stands = message.heartbeat() && !IsFinal(job_.state());
+    if (stands && job_.state() != before) ShowState();
+    return ShowAlerts();
   }
 
   // One report for a message; with `lossless` one for each step.
@@ -248,9 +255,7 @@ class Watcher {
   }
 
   // Prints alerts that are new or changed since the last time.
-  absl::Status ShowAlerts(absl::Duration at_most_every) {
-    if (absl::Now() - alerts_asked_ < at_most_every) return absl::OkStatus();
-    alerts_asked_ = absl::Now();
+  absl::Status ShowAlerts() {
     absl::StatusOr<std::vector<v1::Alert>> alerts = AllAlerts(client_, name_, kAlertsMax);
     if (!alerts.ok()) return alerts.status();
     std::reverse(alerts->begin(), alerts->end());
@@ -300,7 +305,7 @@ class Watcher {
   // Charts over all steps, the alerts that were not shown yet, the outcome.
   absl::Status Conclude() {
     EraseView();
-    if (absl::Status status = ShowAlerts(absl::ZeroDuration()); !status.ok()) return status;
+    if (absl::Status status = ShowAlerts(); !status.ok()) return status;
     const auto columns = static_cast<size_t>(std::max(session_->environment().columns, 40));
     const absl::StatusOr<v1::QueryStatsResponse> history = Query(100);
     if (!history.ok()) return history.status();
@@ -324,7 +329,7 @@ class Watcher {
   bool header_shown_ = false;
   std::vector<Report> reports_;
   size_t view_lines_ = 0;
-  absl::Time alerts_asked_ = absl::InfinitePast();
+  absl::Time asked_ = absl::InfinitePast();
   std::map<std::string, std::string> alerts_shown_;
 };
 

@@ -1,0 +1,606 @@
+// The whole program against a fake server: what it prints, what it sends, its exit codes.
+#include "client/cli/app.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <filesystem>
+#include <fstream>
+#include <sstream>
+#include <string>
+#include <vector>
+
+#include "absl/strings/str_split.h"
+#include "nlohmann/json.hpp"
+#include "proto/support/errors.h"
+#include "tests/unit/client/fake_server.h"
+
+namespace gradwatch::cli {
+namespace {
+
+using ::testing::HasSubstr;
+using ::testing::Not;
+using ::testing::StartsWith;
+
+class AppTest : public testing::Test {
+ protected:
+  void SetUp() override {
+    environment_.out = &out_;
+    environment_.err = &err_;
+    environment_.interrupt = std::make_shared<client::Cancellation>();
+  }
+
+  // Runs the program with GRADWATCH_SERVER set to the fake server, when that is started.
+  int RunWith(std::vector<std::string> arguments) {
+    environment_.variables["GRADWATCH_SERVER"] = server_.address();
+    return cli::Run(arguments, environment_);
+  }
+
+  void ExpectHelp(const Command& command, const std::string& path) {
+    out_.str("");
+    std::vector<std::string> arguments = absl::StrSplit(path, ' ');
+    arguments.emplace_back("--help");
+    EXPECT_EQ(RunWith(arguments), 0) << path;
+    EXPECT_THAT(out_.str(), StartsWith(command.purpose + "\n")) << path;
+    EXPECT_THAT(out_.str(), HasSubstr("\nExamples:\n  gradwatch " + path)) << path;
+    EXPECT_GE(command.examples.size(), 2u) << path;
+    for (const Flag& flag : command.flags) {
+      EXPECT_THAT(out_.str(), HasSubstr(flag.help.substr(0, 9))) << path;
+    }
+    for (const Command& sub : command.subcommands) ExpectHelp(sub, path + " " + sub.name);
+  }
+
+  // A job with 40 steps that ended in `state`.
+  v1::Job ServeJob(v1::Job::State state) {
+    v1::Job job;
+    job.set_name("jobs/x");
+    job.set_state(state);
+    job.set_step(40);
+    job.set_clip_rate(0.25);
+    job.mutable_training()->set_step_limit(40);
+    job.add_parameters()->set_name("rnn.weight_hh_l0");
+    std::vector<v1::StepStats> steps(40);
+    for (int i = 0; i < 40; ++i) {
+      steps[static_cast<size_t>(i)].set_step(i);
+      steps[static_cast<size_t>(i)].set_loss(2.0 - 0.01 * i);
+      steps[static_cast<size_t>(i)].set_norm_before(1.5);
+      steps[static_cast<size_t>(i)].add_tensors()->set_norm(0.5);
+    }
+    v1::Alert alert;
+    alert.set_name("jobs/x/alerts/1");
+    alert.set_rule_name("EXPLODING_ABS");
+    alert.set_severity(v1::SEVERITY_CRIT);
+    alert.set_state(v1::Alert::STATE_FIRING);
+    alert.set_firing_step(12);
+    alert.set_message("the norm passed 1000");
+    alert.set_advice("clip at 1");
+    Serve(job, steps, {alert}, &server_);
+    return job;
+  }
+
+  FakeServer server_;
+  std::ostringstream out_, err_;
+  Environment environment_;
+};
+
+TEST_F(AppTest, HelpOfEveryCommandHasPurposeAndExamples) {
+  for (const Command& command : AllCommands()) ExpectHelp(command, command.name);
+}
+
+TEST_F(AppTest, HelpNamesEveryDefaultOfAJob) {
+  EXPECT_EQ(RunWith({"submit", "--help"}), 0);
+
+  for (const char* text : {"Default: adding.", "Default: lstm.", "Default: 128.", "Default: 0.002.",
+                           "Default: 2000.", "Default: 32.", "Default: 1.0."}) {
+    EXPECT_THAT(out_.str(), HasSubstr(text));
+  }
+}
+
+TEST_F(AppTest, SuggestsCommandsAndFlags) {
+  EXPECT_EQ(RunWith({"sumbit"}), 2);
+  EXPECT_THAT(err_.str(), HasSubstr("no command 'sumbit'; did you mean 'submit'?"));
+  EXPECT_EQ(RunWith({"datasets", "uplod"}), 2);
+  EXPECT_THAT(err_.str(), HasSubstr("did you mean 'upload'?"));
+  EXPECT_EQ(RunWith({"list", "--sate", "RUNNING"}), 2);
+  EXPECT_THAT(err_.str(), HasSubstr("no flag --sate; did you mean '--state'?"));
+}
+
+TEST_F(AppTest, RefusesWrongUsage) {
+  EXPECT_EQ(RunWith({}), 2);
+  EXPECT_EQ(RunWith({"watch"}), 2);
+  EXPECT_EQ(RunWith({"get", "a", "b"}), 2);
+  EXPECT_EQ(RunWith({"list", "--timeout", "soon"}), 2);
+  EXPECT_EQ(RunWith({"list", "-o", "xml"}), 2);
+  EXPECT_EQ(RunWith({"alerts"}), 2);
+  EXPECT_EQ(RunWith({"submit", "--file", "/nowhere.yaml"}), 2);
+  EXPECT_EQ(out_.str(), "");
+}
+
+TEST_F(AppTest, NamesAServerThatDoesNotAnswer) {
+  server_.Start();
+  const std::string address = server_.address();
+  server_.Stop();
+
+  EXPECT_EQ(RunWith({"list"}), 7);
+  EXPECT_THAT(err_.str(), HasSubstr("no server answers at " + address + " (Connection refused)"));
+  EXPECT_THAT(err_.str(), HasSubstr("start gradwatchd, or name another server with --server"));
+}
+
+TEST_F(AppTest, MapsTheServersCodes) {
+  std::vector<absl::Status> answers = {
+      absl::NotFoundError("a"),          absl::PermissionDeniedError("b"),
+      absl::FailedPreconditionError("c"), absl::ResourceExhaustedError("d"),
+      absl::DeadlineExceededError("e")};
+  size_t next = 0;
+  server_.get_job = [&](const v1::GetJobRequest&) -> absl::StatusOr<v1::Job> {
+    return answers[next++];
+  };
+  server_.Start();
+
+  EXPECT_EQ(RunWith({"get", "x"}), 3);
+  EXPECT_EQ(RunWith({"get", "x"}), 4);
+  EXPECT_EQ(RunWith({"get", "x"}), 5);
+  EXPECT_EQ(RunWith({"get", "x"}), 1);
+  EXPECT_EQ(RunWith({"get", "x"}), 6);
+}
+
+TEST_F(AppTest, SubmitSendsWhatTheFlagsSay) {
+  v1::CreateJobRequest sent;
+  server_.create_job = [&sent](const v1::CreateJobRequest& request) -> absl::StatusOr<v1::Job> {
+    sent = request;
+    v1::Job job = request.job();
+    job.set_name("jobs/mine");
+    return job;
+  };
+  server_.Start();
+
+  EXPECT_EQ(RunWith({"submit", "--task", "temporal-order", "--clip", "0.5", "--clip-value", "-1,1",
+                     "--id", "mine", "--seed", "3"}),
+            0);
+
+  EXPECT_EQ(out_.str(), "jobs/mine\n");
+  EXPECT_EQ(sent.job_id(), "mine");
+  EXPECT_FALSE(sent.request_id().empty());
+  EXPECT_TRUE(sent.job().task().has_temporal_order());
+  EXPECT_EQ(sent.job().clipping().policies_size(), 2);
+  EXPECT_EQ(sent.job().seed(), 3u);
+}
+
+TEST_F(AppTest, SubmitListsEveryBadFieldWithItsFlag) {
+  server_.create_job = [](const v1::CreateJobRequest&) -> absl::StatusOr<v1::Job> {
+    return InvalidFields({{"model.hidden_units", "must be 1 to 4096, is -3"},
+                          {"training.batch_size", "must be 1 to 65536, is 0"}});
+  };
+  server_.Start();
+
+  EXPECT_EQ(RunWith({"submit", "--hidden", "-3", "--batch", "0"}), 2);
+  EXPECT_THAT(err_.str(), HasSubstr("model.hidden_units (--hidden): must be 1 to 4096, is -3"));
+  EXPECT_THAT(err_.str(), HasSubstr("training.batch_size (--batch): must be 1 to 65536, is 0"));
+}
+
+TEST_F(AppTest, SubmitUploadsATextAndUsesIt) {
+  const std::string path = testing::TempDir() + "/submit_uploads.txt";
+  std::ofstream(path) << "to be or not to be";
+  v1::CreateJobRequest sent;
+  server_.list_datasets = [](const v1::ListDatasetsRequest&) {
+    return absl::StatusOr<v1::ListDatasetsResponse>(v1::ListDatasetsResponse());
+  };
+  server_.upload = [](const std::vector<v1::UploadDatasetRequest>&) {
+    v1::Dataset dataset;
+    dataset.set_name("datasets/d1");
+    return absl::StatusOr<v1::Dataset>(dataset);
+  };
+  server_.create_job = [&sent](const v1::CreateJobRequest& request) -> absl::StatusOr<v1::Job> {
+    sent = request;
+    return request.job();
+  };
+  server_.Start();
+
+  EXPECT_EQ(RunWith({"submit", "--text", path, "--time-steps", "20"}), 0);
+
+  EXPECT_EQ(sent.job().task().language().dataset(), "datasets/d1");
+  EXPECT_EQ(sent.job().task().language().time_steps(), 20);
+}
+
+TEST_F(AppTest, SubmitNamesATextThatIsNotThere) {
+  server_.Start();
+
+  EXPECT_EQ(RunWith({"submit", "--text", "/nowhere.txt"}), 2);
+  EXPECT_THAT(err_.str(), HasSubstr("cannot read /nowhere.txt"));
+}
+
+TEST_F(AppTest, SubmitWaitEndsWithTheJobsCode) {
+  server_.create_job = [](const v1::CreateJobRequest&) -> absl::StatusOr<v1::Job> {
+    v1::Job job;
+    job.set_name("jobs/x");
+    return job;
+  };
+  server_.watch_job = [](const v1::WatchJobRequest&, const auto& write) {
+    v1::WatchJobResponse message;
+    write(message);  // A heartbeat.
+    message.mutable_job()->set_name("jobs/x");
+    message.mutable_job()->set_state(v1::Job::STATE_FAILED);
+    write(message);
+    return absl::OkStatus();
+  };
+  server_.Start();
+
+  EXPECT_EQ(RunWith({"submit", "--wait"}), 1);
+  EXPECT_THAT(out_.str(), HasSubstr("jobs/x FAILED"));
+}
+
+TEST_F(AppTest, ListPrintsJsonWithProtoNames) {
+  v1::ListJobsRequest asked;
+  server_.list_jobs = [&asked](const v1::ListJobsRequest& request) {
+    asked = request;
+    v1::ListJobsResponse response;
+    response.add_jobs()->set_name("jobs/x");
+    response.mutable_jobs(0)->mutable_latest_stats()->set_loss(std::nan(""));
+    response.mutable_jobs(0)->set_clip_rate(0.5);
+    return absl::StatusOr<v1::ListJobsResponse>(response);
+  };
+  server_.Start();
+
+  EXPECT_EQ(RunWith({"-o", "json", "list", "--state", "running", "--label", "a=b", "--label", "c"}),
+            0);
+
+  const auto json = nlohmann::json::parse(out_.str());
+  EXPECT_EQ(json["jobs"][0]["clip_rate"], 0.5);
+  EXPECT_EQ(json["jobs"][0]["latest_stats"]["loss"], "NaN");
+  EXPECT_EQ(asked.filter(), "state = RUNNING AND labels.a = \"b\" AND labels:c");
+}
+
+TEST_F(AppTest, ListFollowsPages) {
+  server_.list_jobs = [](const v1::ListJobsRequest& request) {
+    v1::ListJobsResponse response;
+    response.add_jobs()->set_name("jobs/page" + request.page_token());
+    if (request.page_token().empty()) response.set_next_page_token("2");
+    return absl::StatusOr<v1::ListJobsResponse>(response);
+  };
+  server_.Start();
+
+  EXPECT_EQ(RunWith({"list"}), 0);
+  EXPECT_THAT(out_.str(), HasSubstr("page2"));
+}
+
+TEST_F(AppTest, WatchReplaysAFinishedJob) {
+  ServeJob(v1::Job::STATE_SUCCEEDED);
+  server_.Start();
+
+  EXPECT_EQ(RunWith({"watch", "x"}), 0);
+
+  EXPECT_THAT(out_.str(), StartsWith("jobs/x: "));
+  EXPECT_THAT(out_.str(), HasSubstr("norm before"));
+  EXPECT_THAT(out_.str(), HasSubstr("! FIRING CRIT EXPLODING_ABS at step 12"));
+  EXPECT_THAT(out_.str(), HasSubstr("clip at 1"));
+  EXPECT_THAT(out_.str(), HasSubstr("gradient norm before clipping"));
+  EXPECT_THAT(out_.str(), HasSubstr("jobs/x SUCCEEDED after 40 steps"));
+  EXPECT_THAT(out_.str(), Not(HasSubstr("\033[")));
+}
+
+TEST_F(AppTest, WatchEndsWithTheJobsCode) {
+  ServeJob(v1::Job::STATE_FAILED);
+  server_.Start();
+  EXPECT_EQ(RunWith({"watch", "jobs/x"}), 1);
+  server_.Stop();
+
+  ServeJob(v1::Job::STATE_CANCELLED);
+  server_.Start();
+  EXPECT_EQ(RunWith({"watch", "x"}), 5);
+  EXPECT_EQ(RunWith({"watch", "nobody"}), 3);
+}
+
+TEST_F(AppTest, WatchFollowsARunningJob) {
+  v1::Job job = ServeJob(v1::Job::STATE_SUCCEEDED);
+  v1::Job running = job;
+  running.set_state(v1::Job::STATE_RUNNING);
+  server_.get_job = [running](const v1::GetJobRequest&) { return absl::StatusOr<v1::Job>(running); };
+  v1::StreamStatsRequest asked;
+  server_.stream_stats = [&asked, job](const v1::StreamStatsRequest& request, const auto& write) {
+    asked = request;
+    v1::StreamStatsResponse message;
+    message.add_steps()->set_step(40);
+    message.mutable_steps(0)->set_loss(0.125);
+    message.set_dropped_before(3);
+    write(message);
+    message.Clear();
+    *message.mutable_final_job() = job;
+    write(message);
+    return absl::OkStatus();
+  };
+  server_.Start();
+
+  EXPECT_EQ(RunWith({"watch", "x"}), 0);
+
+  EXPECT_EQ(asked.from_step(), 40);
+  EXPECT_EQ(asked.min_interval().seconds(), 1);
+  EXPECT_TRUE(asked.scalars_only());
+  EXPECT_THAT(out_.str(), HasSubstr("0.125"));
+  EXPECT_THAT(err_.str(), HasSubstr("3 steps were dropped"));
+}
+
+TEST_F(AppTest, WatchSaysThatTheServerWentAway) {
+  v1::Job job = ServeJob(v1::Job::STATE_RUNNING);
+  server_.stream_stats = [](const v1::StreamStatsRequest&, const auto&) {
+    return absl::UnavailableError("shutting down");
+  };
+  server_.Start();
+
+  EXPECT_EQ(RunWith({"watch", "x"}), 7);
+  EXPECT_THAT(err_.str(), HasSubstr("went away"));
+  EXPECT_THAT(err_.str(), HasSubstr("gradwatch watch x --reconnect"));
+}
+
+TEST_F(AppTest, WatchReconnectsWhenAsked) {
+  const v1::Job job = ServeJob(v1::Job::STATE_RUNNING);
+  int streams = 0;
+  server_.stream_stats = [&streams, job](const v1::StreamStatsRequest&, const auto& write) {
+    if (++streams == 1) return absl::UnavailableError("shutting down");
+    v1::StreamStatsResponse last;
+    *last.mutable_final_job() = job;
+    last.mutable_final_job()->set_state(v1::Job::STATE_SUCCEEDED);
+    write(last);
+    return absl::OkStatus();
+  };
+  server_.Start();
+
+  EXPECT_EQ(RunWith({"watch", "x", "--reconnect"}), 0);
+  EXPECT_EQ(streams, 2);
+  EXPECT_THAT(err_.str(), HasSubstr("trying again"));
+}
+
+TEST_F(AppTest, WatchExplainsAJobThatARestartForgot) {
+  ServeJob(v1::Job::STATE_RUNNING);
+  server_.stream_stats = [](const v1::StreamStatsRequest&, const auto&) {
+    return absl::NotFoundError("there is no job jobs/x");
+  };
+  server_.Start();
+
+  EXPECT_EQ(RunWith({"watch", "x"}), 3);
+  EXPECT_THAT(err_.str(), HasSubstr("jobs live in its memory"));
+}
+
+TEST_F(AppTest, WatchEndsWithTheTimeout) {
+  ServeJob(v1::Job::STATE_RUNNING);
+  server_.stream_stats = [](const v1::StreamStatsRequest&, const auto& write) {
+    v1::StreamStatsResponse heartbeat;
+    heartbeat.set_heartbeat(true);
+    while (write(heartbeat)) {
+    }
+    return absl::OkStatus();
+  };
+  server_.Start();
+
+  EXPECT_EQ(RunWith({"watch", "x", "--timeout", "300ms"}), 6);
+  EXPECT_THAT(err_.str(), HasSubstr("it goes on"));
+}
+
+TEST_F(AppTest, CtrlCLeavesTheJobAlone) {
+  ServeJob(v1::Job::STATE_RUNNING);
+  bool cancelled = false;
+  server_.cancel_job = [&cancelled](const v1::CancelJobRequest&) {
+    cancelled = true;
+    return absl::StatusOr<v1::JobActionResponse>(v1::JobActionResponse());
+  };
+  server_.stream_stats = [interrupt = environment_.interrupt](const v1::StreamStatsRequest&,
+                                                              const auto& write) {
+    v1::StreamStatsResponse heartbeat;
+    heartbeat.set_heartbeat(true);
+    interrupt->Cancel();
+    while (write(heartbeat)) {
+    }
+    return absl::OkStatus();
+  };
+  server_.Start();
+
+  EXPECT_EQ(RunWith({"watch", "x"}), 130);
+  EXPECT_THAT(err_.str(), HasSubstr("jobs/x goes on"));
+  EXPECT_THAT(err_.str(), HasSubstr("gradwatch cancel x"));
+  EXPECT_FALSE(cancelled);
+}
+
+TEST_F(AppTest, WatchJsonIsOneMessageALine) {
+  ServeJob(v1::Job::STATE_SUCCEEDED);
+  server_.Start();
+
+  EXPECT_EQ(RunWith({"watch", "x", "-o", "json"}), 0);
+
+  const std::vector<std::string> lines = absl::StrSplit(out_.str(), '\n', absl::SkipEmpty());
+  ASSERT_EQ(lines.size(), 41u);
+  EXPECT_EQ(nlohmann::json::parse(lines[3])["steps"][0]["step"], "3");
+  EXPECT_EQ(nlohmann::json::parse(lines[40])["final_job"]["state"], "STATE_SUCCEEDED");
+}
+
+TEST_F(AppTest, WatchRedrawsInATerminal) {
+  const v1::Job job = ServeJob(v1::Job::STATE_SUCCEEDED);
+  v1::Job running = job;
+  running.set_state(v1::Job::STATE_RUNNING);
+  server_.get_job = [running](const v1::GetJobRequest&) { return absl::StatusOr<v1::Job>(running); };
+  server_.Start();
+  environment_.out_is_terminal = true;
+
+  EXPECT_EQ(RunWith({"watch", "x"}), 0);
+  EXPECT_THAT(out_.str(), HasSubstr("\033[5F\033[J"));
+  out_.str("");
+  EXPECT_EQ(RunWith({"watch", "x", "--plain", "--color", "never"}), 0);
+  EXPECT_THAT(out_.str(), Not(HasSubstr("\033[")));
+}
+
+TEST_F(AppTest, ColoursObeyFlagAndEnvironment) {
+  ServeJob(v1::Job::STATE_SUCCEEDED);
+  server_.Start();
+
+  RunWith({"watch", "x", "--color", "always"});
+  EXPECT_THAT(out_.str(), HasSubstr("\033[32m"));
+  out_.str("");
+  environment_.out_is_terminal = true;
+  environment_.variables["NO_COLOR"] = "1";
+  RunWith({"watch", "x", "--plain"});
+  EXPECT_THAT(out_.str(), Not(HasSubstr("\033[")));
+}
+
+TEST_F(AppTest, ExportsEveryStep) {
+  ServeJob(v1::Job::STATE_SUCCEEDED);
+  server_.Start();
+  const std::string path = testing::TempDir() + "/exports_every_step.csv";
+
+  EXPECT_EQ(RunWith({"export", "x", "--output", path}), 0);
+  EXPECT_EQ(RunWith({"export", "x", "--format", "jsonl"}), 0);
+
+  std::ostringstream csv;
+  csv << std::ifstream(path).rdbuf();
+  const std::vector<std::string> rows = absl::StrSplit(csv.str(), '\n', absl::SkipEmpty());
+  ASSERT_EQ(rows.size(), 41u);
+  EXPECT_THAT(rows[0], HasSubstr("norm/rnn.weight_hh_l0"));
+  EXPECT_THAT(rows[4], StartsWith("3,0,,0,1.97,"));
+  const std::vector<std::string> lines = absl::StrSplit(out_.str(), '\n', absl::SkipEmpty());
+  ASSERT_EQ(lines.size(), 40u);
+  EXPECT_EQ(nlohmann::json::parse(lines[3])["norm_before"], 1.5);
+}
+
+TEST_F(AppTest, ComparesJobsInWords) {
+  ServeJob(v1::Job::STATE_SUCCEEDED);
+  server_.Start();
+
+  EXPECT_EQ(RunWith({"compare", "x", "jobs/x"}), 0);
+  EXPECT_THAT(out_.str(), HasSubstr("LARGEST NORM"));
+  EXPECT_THAT(out_.str(), HasSubstr("clipped in 25 % of its steps"));
+  EXPECT_EQ(RunWith({"compare", "x", "nobody"}), 3);
+}
+
+TEST_F(AppTest, ShowsAlertsWithAdvice) {
+  ServeJob(v1::Job::STATE_RUNNING);
+  server_.Start();
+
+  EXPECT_EQ(RunWith({"alerts", "x"}), 0);
+  EXPECT_THAT(out_.str(), HasSubstr("EXPLODING_ABS"));
+  EXPECT_THAT(out_.str(), HasSubstr("clip at 1"));
+}
+
+TEST_F(AppTest, UpdateSendsOnlyWhatChanges) {
+  ServeJob(v1::Job::STATE_RUNNING);
+  server_.get_job = [](const v1::GetJobRequest&) {
+    v1::Job job;
+    job.set_etag("e1");
+    (*job.mutable_labels())["old"] = "1";
+    (*job.mutable_labels())["gone"] = "1";
+    job.add_rules()->set_id(v1::RULE_ID_NON_FINITE);
+    return absl::StatusOr<v1::Job>(job);
+  };
+  v1::UpdateJobRequest sent;
+  server_.update_job = [&sent](const v1::UpdateJobRequest& request) {
+    sent = request;
+    v1::UpdateJobResponse response;
+    response.mutable_job()->set_name("jobs/x");
+    response.set_effective_step(77);
+    return absl::StatusOr<v1::UpdateJobResponse>(response);
+  };
+  server_.Start();
+
+  EXPECT_EQ(RunWith({"update", "x", "--clip", "none", "--lr", "0.5"}), 0);
+  EXPECT_THAT(out_.str(), HasSubstr("from step 77 on"));
+  EXPECT_EQ(sent.update_mask().paths_size(), 2);
+  EXPECT_TRUE(sent.job().has_clipping());
+  EXPECT_TRUE(sent.job().clipping().policies().empty());
+  EXPECT_EQ(sent.etag(), "");
+
+  EXPECT_EQ(RunWith({"update", "x", "--label", "new=2", "--remove-label", "gone", "--rule",
+                     "EXPLODING_ABS:threshold=5"}),
+            0);
+  EXPECT_EQ(sent.etag(), "e1");
+  EXPECT_EQ(sent.job().labels().size(), 2u);
+  EXPECT_EQ(sent.job().rules_size(), 2);
+
+  EXPECT_EQ(RunWith({"update", "x"}), 2);
+}
+
+TEST_F(AppTest, PauseSaysWhereItStands) {
+  server_.pause_job = [](const v1::PauseJobRequest& request) {
+    v1::JobActionResponse response;
+    response.mutable_job()->set_name(request.name());
+    response.mutable_job()->set_state(v1::Job::STATE_PAUSED);
+    response.set_effective_step(12);
+    return absl::StatusOr<v1::JobActionResponse>(response);
+  };
+  server_.Start();
+
+  EXPECT_EQ(RunWith({"pause", "a", "b"}), 0);
+  EXPECT_EQ(out_.str(), "jobs/a PAUSED: stands before step 12\njobs/b PAUSED: stands before step 12\n");
+}
+
+TEST_F(AppTest, CheckFailsWhenATensorDiffers) {
+  server_.check_gradients = [](const v1::CheckGradientsRequest&) {
+    v1::CheckGradientsResponse response;
+    response.add_tensors()->set_name("rnn.weight_hh_l0");
+    return absl::StatusOr<v1::CheckGradientsResponse>(response);
+  };
+  server_.Start();
+
+  EXPECT_EQ(RunWith({"check", "--hidden", "4"}), 1);
+  EXPECT_THAT(out_.str(), HasSubstr("DIFFERS"));
+}
+
+TEST_F(AppTest, DownloadsIntoAFile) {
+  server_.download_model = [](const v1::DownloadModelRequest&, const auto& write) {
+    v1::DownloadModelResponse part;
+    part.set_size_bytes(6);
+    part.set_step(40);
+    part.set_chunk("abc");
+    write(part);
+    part.Clear();
+    part.set_chunk("def");
+    write(part);
+    return absl::OkStatus();
+  };
+  server_.Start();
+  const std::string path = testing::TempDir() + "/downloads_into.safetensors";
+
+  EXPECT_EQ(RunWith({"download", "x", "--output", path}), 0);
+
+  std::ostringstream content;
+  content << std::ifstream(path).rdbuf();
+  EXPECT_EQ(content.str(), "abcdef");
+}
+
+TEST_F(AppTest, RefusesATruncatedDownload) {
+  server_.download_model = [](const v1::DownloadModelRequest&, const auto& write) {
+    v1::DownloadModelResponse part;
+    part.set_size_bytes(6);
+    part.set_chunk("abc");
+    write(part);
+    return absl::OkStatus();
+  };
+  server_.Start();
+  const std::string path = testing::TempDir() + "/truncated.safetensors";
+
+  EXPECT_EQ(RunWith({"download", "x", "--output", path}), 1);
+  EXPECT_FALSE(std::filesystem::exists(path));
+}
+
+TEST_F(AppTest, GeneratesText) {
+  v1::GenerateRequest asked;
+  server_.generate = [&asked](const v1::GenerateRequest& request) {
+    asked = request;
+    v1::GenerateResponse response;
+    response.set_text("be or not");
+    return absl::StatusOr<v1::GenerateResponse>(response);
+  };
+  server_.Start();
+
+  EXPECT_EQ(RunWith({"generate", "x", "--prompt", "to ", "--temperature", "0", "--seed", "5"}), 0);
+  EXPECT_EQ(out_.str(), "to be or not\n");
+  EXPECT_TRUE(asked.has_temperature());
+  EXPECT_FALSE(asked.has_characters());
+  EXPECT_EQ(asked.seed(), 5u);
+}
+
+TEST_F(AppTest, TellsHealth) {
+  server_.Start();
+
+  EXPECT_EQ(RunWith({"health"}), 0);
+  EXPECT_THAT(out_.str(), HasSubstr("is serving"));
+}
+
+}  // namespace
+}  // namespace gradwatch::cli
