@@ -27,9 +27,15 @@ constexpr double kChanceShare = 0.95;
 // The norm that the rule EXPLODING_ABS takes for an explosion.
 constexpr double kExplodedNorm = 1e3;
 
+// The newest evaluation, unless the job failed since: then it tells of a better past.
+const v1::EvaluationResult* Evaluated(const v1::Job& job) {
+  const bool tells = job.has_latest_evaluation() && !job.has_failure();
+  return tells ? &job.latest_evaluation() : nullptr;
+}
+
 // The loss to judge by: of the newest evaluation, else the mean of the newest bucket.
 double FinalLoss(const JobSummary& summary) {
-  if (summary.job.has_latest_evaluation()) return summary.job.latest_evaluation().loss();
+  if (Evaluated(summary.job) != nullptr) return Evaluated(summary.job)->loss();
   if (summary.history.buckets().empty()) return kNaN;
   const v1::Range& loss = summary.history.buckets().rbegin()->loss();
   return loss.count() > 0 ? loss.mean() : kNaN;
@@ -37,8 +43,10 @@ double FinalLoss(const JobSummary& summary) {
 
 // Share of right answers of the newest evaluation, where the task has one.
 std::optional<double> RightShare(const v1::Job& job) {
-  if (job.latest_evaluation().has_accuracy()) return job.latest_evaluation().accuracy();
-  if (job.latest_evaluation().has_solved_share()) return job.latest_evaluation().solved_share();
+  const v1::EvaluationResult* const evaluation = Evaluated(job);
+  if (evaluation == nullptr) return std::nullopt;
+  if (evaluation->has_accuracy()) return evaluation->accuracy();
+  if (evaluation->has_solved_share()) return evaluation->solved_share();
   return std::nullopt;
 }
 
@@ -97,7 +105,7 @@ std::string GradientVerdict(const JobSummary& summary) {
   }
   const double growth = MeanGrowth(summary);
   if (growth > 1.02) {
-    parts.push_back(absl::StrCat("it grew through time by ", FormatNumber(growth),
+    parts.push_back(absl::StrCat("it grew through time by a factor of ", FormatNumber(growth),
                                  " per time step"));
   } else if (growth > 0 && growth < 0.9) {
     parts.push_back(absl::StrCat("it faded through time to 1/e within ",

@@ -120,6 +120,11 @@ std::string Explain(const absl::Status& status, const ErrorContext& context) {
       return absl::StrCat("no answer from ", context.server, " within ",
                           FormatElapsed(context.timeout),
                           ": try again, or wait longer with --timeout");
+    case absl::StatusCode::kNotFound:
+      if (!absl::StrContains(message, "jobs/")) return message;
+      return absl::StrCat(message,
+                          "; gradwatch list shows those that there are (a server that was started "
+                          "anew has forgotten its jobs)");
     case absl::StatusCode::kUnimplemented:
       return absl::StrCat("the server at ", context.server,
                           " does not know this call: it is older than this program, or not "

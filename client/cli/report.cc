@@ -69,7 +69,8 @@ void AppendChart(absl::string_view title, const std::vector<double>& series, Cha
   if (!AnyFinite(series)) return;
   const Extremes extremes = FiniteExtremes(series);
   constexpr double kFarApart = 100;
-  chart.log = extremes.minimum > 0 && extremes.maximum > kFarApart * extremes.minimum;
+  chart.log = chart.log ||
+              (extremes.minimum > 0 && extremes.maximum > kFarApart * extremes.minimum);
   const absl::string_view bar = chart.unicode ? "┤" : "|";
   const std::vector<std::string> rows = ChartRows(series, chart);
   absl::StrAppend(text, title, chart.log ? ", logarithmic" : "", "\n");
@@ -86,12 +87,16 @@ void AppendChart(absl::string_view title, const std::vector<double>& series, Cha
   }
 }
 
+// For each bucket the newest accuracy until its end; empty for a task that has none.
 std::vector<double> Accuracies(const v1::QueryStatsResponse& history) {
   std::vector<double> series;
-  for (const v1::EvaluationResult& evaluation : history.evaluations()) {
-    if (evaluation.has_accuracy()) series.push_back(evaluation.accuracy());
+  bool any = false;
+  for (const Report& report : ReportsOf(history)) {
+    const bool has = report.evaluation && report.evaluation->has_accuracy();
+    series.push_back(has ? report.evaluation->accuracy() : kNaN);
+    any = any || has;
   }
-  return series;
+  return any ? series : std::vector<double>();
 }
 
 std::string EvaluationCell(const std::optional<v1::EvaluationResult>& evaluation) {
@@ -226,9 +231,11 @@ std::string Timeline(const v1::QueryStatsResponse& history, const TimelineStyle&
   std::string text;
   AppendChart("loss (mean)", Series(history, &v1::FoldedStats::loss, false), chart, &text);
   chart.keep_max = true;
+  chart.log = true;
   AppendChart("gradient norm before clipping (largest)",
               Series(history, &v1::FoldedStats::norm_before, true), chart, &text);
   chart.keep_max = false;
+  chart.log = false;
   AppendChart("growth factor through time (mean; above 1 the gradient grows, below 1 it fades)",
               Series(history, &v1::FoldedStats::growth_factor, false), chart, &text);
   chart.height = 2;

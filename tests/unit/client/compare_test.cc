@@ -44,7 +44,7 @@ TEST(VerdictTest, SaysThatATaskIsSolved) {
 
   EXPECT_EQ(verdict,
             "clipped in 43 % of its steps; solved the task: 99.8 % right, loss 0.01; it grew "
-            "through time by 1.05 per time step");
+            "through time by a factor of 1.05 per time step");
 }
 
 TEST(VerdictTest, SaysThatTheLossStayedAtChance) {
@@ -61,8 +61,8 @@ TEST(VerdictTest, SaysWhatWasLearntInPart) {
 
 TEST(VerdictTest, NamesExplosionFailureAndRules) {
   JobSummary summary = Summary("a", 0, 1.39, 0.25);
-  summary.job.clear_latest_evaluation();
   summary.job.mutable_failure()->set_step(31);
+  summary.history.mutable_buckets(2)->mutable_loss()->set_mean(1e40);
   summary.job.set_nonfinite_steps(5);
   summary.history.mutable_buckets(1)->mutable_norm_before()->set_maximum(1e9);
   summary.alerts.emplace_back().set_rule_name("NON_FINITE");
@@ -72,6 +72,7 @@ TEST(VerdictTest, NamesExplosionFailureAndRules) {
   const std::string verdict = Verdict(summary);
 
   EXPECT_THAT(verdict, HasSubstr("failed at step 31"));
+  EXPECT_THAT(verdict, HasSubstr("worse than guessing: 1e+40, guessing gives 1.386;"));
   EXPECT_THAT(verdict, HasSubstr("exploded to a norm of 1e+09"));
   EXPECT_THAT(verdict, HasSubstr("5 steps were not finite"));
   EXPECT_THAT(verdict, HasSubstr("raised EXPLODING_ABS, NON_FINITE"));

@@ -72,7 +72,13 @@ TEST(ExplainTest, SaysHowToWaitLonger) {
 }
 
 TEST(ExplainTest, KeepsTheServersSentence) {
-  EXPECT_EQ(Explain(absl::NotFoundError("there is no job 'x'"), kContext), "there is no job 'x'");
+  EXPECT_EQ(Explain(absl::FailedPreconditionError("it runs"), kContext), "it runs");
+  EXPECT_EQ(Explain(absl::NotFoundError("no 'datasets/x'"), kContext), "no 'datasets/x'");
+}
+
+TEST(ExplainTest, SaysWhyAJobMayBeUnknown) {
+  EXPECT_THAT(Explain(absl::NotFoundError("there is no 'jobs/x'"), kContext),
+              HasSubstr("there is no 'jobs/x'; gradwatch list shows"));
 }
 
 }  // namespace

@@ -129,7 +129,10 @@ TEST(TimelineTest, DrawsEveryQuantityInFewLines) {
   v1::QueryStatsResponse history;
   for (int i = 0; i < 50; ++i) {
     AddStep(Step(i, 50 - i, i == 20 ? 1e6 : 1.0), history.add_buckets());
-    history.add_evaluations()->set_accuracy(i / 50.0);
+  }
+  for (const int step : {0, 25, 49}) {
+    history.add_evaluations()->set_step(step);
+    history.mutable_evaluations()->rbegin()->set_accuracy(step / 49.0);
   }
 
   const std::string chart = Timeline(history, {.columns = 80, .unicode = false});
@@ -137,7 +140,8 @@ TEST(TimelineTest, DrawsEveryQuantityInFewLines) {
   EXPECT_THAT(chart, HasSubstr("loss"));
   EXPECT_THAT(chart, HasSubstr("1e+06"));
   EXPECT_THAT(chart, HasSubstr("growth factor"));
-  EXPECT_THAT(chart, HasSubstr("accuracy"));
+  // The steps of the evaluations are where they stand under the other charts.
+  EXPECT_THAT(chart, HasSubstr("          0 |" + std::string(25, '.') + std::string(24, '#') + "#\n"));
   EXPECT_THAT(chart, HasSubstr("step 0"));
   EXPECT_LE(std::count(chart.begin(), chart.end(), '\n'), 22);
 }
