@@ -38,19 +38,15 @@ class Daemon::Impl {
   absl::Status Listen(const DaemonOptions& options) {
     ASSIGN_OR_RETURN(grpc_address_, rpc::ParseHostPort(options.rpc.listen));
     ASSIGN_OR_RETURN(http_address_, rpc::ParseHostPort(options.http_listen));
-    RETURN_IF_ERROR(
-        rpc::CheckPlainText(http_address_, options.rpc.insecure_listen));
-    ASSIGN_OR_RETURN(
-        rpc_, rpc::Server::Start(options.rpc, &jobs_, &datasets_, &metrics_));
+    RETURN_IF_ERROR(rpc::CheckPlainText(http_address_, options.rpc.insecure_listen));
+    ASSIGN_OR_RETURN(rpc_, rpc::Server::Start(options.rpc, &jobs_, &datasets_, &metrics_));
     grpc_address_.port = rpc_->port();
     web::HttpOptions http;
-    http.address =
-        http_address_.host == "localhost" ? "127.0.0.1" : http_address_.host;
+    http.address = http_address_.host == "localhost" ? "127.0.0.1" : http_address_.host;
     http.port = http_address_.port;
-    ASSIGN_OR_RETURN(http_, web::HttpServer::Start(
-                                http, web::NewStatusPages(&metrics_, [this] {
-                                  return rpc_->ready();
-                                })));
+    ASSIGN_OR_RETURN(http_, web::HttpServer::Start(http, web::NewStatusPages(&metrics_, [this] {
+                                                     return rpc_->ready();
+                                                   })));
     http_address_.port = http_->port();
     rpc_->SetReady(true);
     return absl::OkStatus();
@@ -78,30 +74,24 @@ class Daemon::Impl {
 Daemon::Daemon(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 Daemon::~Daemon() = default;
 
-absl::StatusOr<std::unique_ptr<Daemon>> Daemon::Start(
-    const DaemonOptions& options) {
+absl::StatusOr<std::unique_ptr<Daemon>> Daemon::Start(const DaemonOptions& options) {
   auto impl = std::make_unique<Impl>(options);
   RETURN_IF_ERROR(impl->Listen(options));
   return std::unique_ptr<Daemon>(new Daemon(std::move(impl)));
 }
 
-std::string Daemon::grpc_address() const {
-  return rpc::ToText(impl_->grpc_address());
-}
-std::string Daemon::http_address() const {
-  return rpc::ToText(impl_->http_address());
-}
+std::string Daemon::grpc_address() const { return rpc::ToText(impl_->grpc_address()); }
+std::string Daemon::http_address() const { return rpc::ToText(impl_->http_address()); }
 void Daemon::Shutdown(absl::Duration grace) { impl_->Shutdown(grace); }
 
 absl::Status WritePortFile(const std::string& path, const Daemon& daemon) {
   const std::string part = path + ".part";
   std::ofstream out(part);
-  out << "{\"grpc\":\"" << daemon.grpc_address() << "\",\"http\":\""
-      << daemon.http_address() << "\"}\n";
+  out << "{\"grpc\":\"" << daemon.grpc_address() << "\",\"http\":\"" << daemon.http_address()
+      << "\"}\n";
   out.close();
   if (!out || std::rename(part.c_str(), path.c_str()) != 0) {
-    return absl::FailedPreconditionError(
-        absl::StrCat("port file ", path, ": cannot be written"));
+    return absl::FailedPreconditionError(absl::StrCat("port file ", path, ": cannot be written"));
   }
   return absl::OkStatus();
 }

@@ -17,8 +17,7 @@ class Daemon {
  public:
   // Listens and is ready. FAILED_PRECONDITION: an address cannot be listened
   // on. INVALID_ARGUMENT: a bad address or TLS file.
-  static absl::StatusOr<std::unique_ptr<Daemon>> Start(
-      const DaemonOptions& options);
+  static absl::StatusOr<std::unique_ptr<Daemon>> Start(const DaemonOptions& options);
   ~Daemon();
 
   // "HOST:PORT" with the ports in force.

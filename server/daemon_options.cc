@@ -37,8 +37,7 @@ Examples:
 
 Exit codes: 0 stopped by a signal, 1 failed (a port in use, say), 2 wrong usage.)";
 
-using Setter = std::function<absl::Status(const std::string& text,
-                                          DaemonOptions* options)>;
+using Setter = std::function<absl::Status(const std::string& text, DaemonOptions* options)>;
 
 struct Setting {
   std::string flag;  // Without dashes; the variable is derived from it.
@@ -47,9 +46,7 @@ struct Setting {
   Setter set;
 };
 
-absl::Status Refuse(absl::string_view allowed) {
-  return absl::InvalidArgumentError(allowed);
-}
+absl::Status Refuse(absl::string_view allowed) { return absl::InvalidArgumentError(allowed); }
 
 Setter Address(std::function<std::string*(DaemonOptions*)> field) {
   return [field](const std::string& text, DaemonOptions* options) {
@@ -66,13 +63,11 @@ Setter Text(std::function<std::string*(DaemonOptions*)> field) {
   };
 }
 
-Setter Count(int minimum, int maximum,
-             std::function<int*(DaemonOptions*)> field) {
+Setter Count(int minimum, int maximum, std::function<int*(DaemonOptions*)> field) {
   return [=](const std::string& text, DaemonOptions* options) {
     int value = 0;
     if (!absl::SimpleAtoi(text, &value) || value < minimum || value > maximum) {
-      return Refuse(absl::StrCat("expected a whole number from ", minimum,
-                                 " to ", maximum));
+      return Refuse(absl::StrCat("expected a whole number from ", minimum, " to ", maximum));
     }
     *field(options) = value;
     return absl::OkStatus();
@@ -103,12 +98,11 @@ absl::Status SetLogFormat(const std::string& text, DaemonOptions* options) {
 }
 
 absl::Status SetLogLevel(const std::string& text, DaemonOptions* options) {
-  const std::vector<std::pair<std::string, LogLevel>> levels = {
-      {"debug", LogLevel::kDebug},
-      {"info", LogLevel::kInfo},
-      {"warning", LogLevel::kWarning},
-      {"error", LogLevel::kError},
-      {"off", LogLevel::kOff}};
+  const std::vector<std::pair<std::string, LogLevel>> levels = {{"debug", LogLevel::kDebug},
+                                                                {"info", LogLevel::kInfo},
+                                                                {"warning", LogLevel::kWarning},
+                                                                {"error", LogLevel::kError},
+                                                                {"off", LogLevel::kOff}};
   for (const auto& [name, level] : levels) {
     if (name != text) continue;
     options->log_level = level;
@@ -130,8 +124,7 @@ constexpr char kInsecureFlag[] = "insecure-listen";
 std::vector<Setting> Settings() {
   using O = DaemonOptions*;
   return {
-      {"listen", "HOST:PORT",
-       "Where gRPC is served; port 0: a free one. Default 127.0.0.1:7070.",
+      {"listen", "HOST:PORT", "Where gRPC is served; port 0: a free one. Default 127.0.0.1:7070.",
        Address([](O o) { return &o->rpc.listen; })},
       {"http-listen", "HOST:PORT",
        "Where metrics and health are served over HTTP; HOST is an IP address. "
@@ -147,37 +140,29 @@ std::vector<Setting> Settings() {
        "Allow plain text without authentication on addresses that other "
        "machines can reach.",
        SetInsecure},
-      {"tls-cert", "FILE",
-       "PEM certificate chain of the server: gRPC speaks TLS only.",
+      {"tls-cert", "FILE", "PEM certificate chain of the server: gRPC speaks TLS only.",
        Text([](O o) { return &o->rpc.tls.certificate; })},
       {"tls-key", "FILE", "PEM key of that certificate.",
        Text([](O o) { return &o->rpc.tls.key; })},
-      {"tls-client-ca", "FILE",
-       "Clients must show a certificate that this PEM file signed.",
+      {"tls-client-ca", "FILE", "Clients must show a certificate that this PEM file signed.",
        Text([](O o) { return &o->rpc.tls.client_ca; })},
-      {"running-jobs", "N",
-       "Jobs that train at once; 0: one for each core. Default 0.",
+      {"running-jobs", "N", "Jobs that train at once; 0: one for each core. Default 0.",
        Count(0, 10'000, [](O o) { return &o->jobs.running_max; })},
       {"queued-jobs", "N", "Jobs that may wait. Default 1000.",
        Count(0, 1'000'000, [](O o) { return &o->jobs.queued_max; })},
       {"job-memory", "BYTES", "Memory that one job may need. Default 4GiB.",
        Bytes([](O o) { return &o->jobs.job_bytes_max; })},
-      {"total-memory", "BYTES",
-       "Memory that all running and queued jobs may need. Default 8GiB.",
+      {"total-memory", "BYTES", "Memory that all running and queued jobs may need. Default 8GiB.",
        Bytes([](O o) { return &o->jobs.total_bytes_max; })},
       {"history-bytes", "BYTES", "Statistics kept of each job. Default 64MiB.",
        Bytes([](O o) { return &o->jobs.history_bytes_max; })},
-      {"dataset-bytes", "BYTES",
-       "Size of one uploaded data set. Default 64MiB.",
+      {"dataset-bytes", "BYTES", "Size of one uploaded data set. Default 64MiB.",
        Bytes([](O o) { return &o->datasets.bytes_max; })},
-      {"grace-period", "TIME",
-       "How long an ended job stays in the metrics. Default 5m.",
+      {"grace-period", "TIME", "How long an ended job stays in the metrics. Default 5m.",
        SetGracePeriod},
-      {"log-format", "text|json",
-       "Form of the log, which goes to standard error. Default text.",
+      {"log-format", "text|json", "Form of the log, which goes to standard error. Default text.",
        SetLogFormat},
-      {"log-level", "LEVEL",
-       "debug, info, warning, error or off. Default info.", SetLogLevel},
+      {"log-level", "LEVEL", "debug, info, warning, error or off. Default info.", SetLogLevel},
       {"port-file", "FILE",
        "Write the addresses as JSON to FILE, in one piece, once the server is "
        "ready.",
@@ -186,17 +171,16 @@ std::vector<Setting> Settings() {
 }
 
 std::string Variable(const std::string& flag) {
-  return absl::StrCat("GRADWATCH_", absl::AsciiStrToUpper(absl::StrReplaceAll(
-                                        flag, {{"-", "_"}})));
+  return absl::StrCat("GRADWATCH_", absl::AsciiStrToUpper(absl::StrReplaceAll(flag, {{"-", "_"}})));
 }
 
 // "--listen" as its name in messages, or "GRADWATCH_LISTEN".
-absl::Status Apply(const Setting& setting, const std::string& source,
-                   const std::string& text, DaemonOptions* options) {
+absl::Status Apply(const Setting& setting, const std::string& source, const std::string& text,
+                   DaemonOptions* options) {
   const absl::Status status = setting.set(text, options);
   if (status.ok()) return status;
-  return absl::InvalidArgumentError(absl::StrCat(
-      source, ": '", text, "' is not possible: ", status.message()));
+  return absl::InvalidArgumentError(
+      absl::StrCat(source, ": '", text, "' is not possible: ", status.message()));
 }
 
 CommandLine Ending(int exit_code, std::string output) {
@@ -207,8 +191,7 @@ CommandLine Ending(int exit_code, std::string output) {
 }
 
 CommandLine UsageError(absl::string_view message) {
-  return Ending(
-      2, absl::StrCat("gradwatchd: ", message, "\nTry: gradwatchd --help\n"));
+  return Ending(2, absl::StrCat("gradwatchd: ", message, "\nTry: gradwatchd --help\n"));
 }
 
 }  // namespace
@@ -226,8 +209,7 @@ absl::StatusOr<int64_t> ParseBytes(absl::string_view text) {
     if (suffix == "T") unit = 1;
   }
   int64_t value = 0;
-  if (number.empty() ||
-      !absl::ascii_isdigit(static_cast<unsigned char>(number.back())) ||
+  if (number.empty() || !absl::ascii_isdigit(static_cast<unsigned char>(number.back())) ||
       !absl::SimpleAtoi(number, &value) || value < 1) {
     return error;
   }
@@ -235,15 +217,13 @@ absl::StatusOr<int64_t> ParseBytes(absl::string_view text) {
   return value * unit;
 }
 
-CommandLine ParseCommandLine(
-    const std::vector<std::string>& arguments,
-    const std::function<const char*(const char*)>& getenv) {
+CommandLine ParseCommandLine(const std::vector<std::string>& arguments,
+                             const std::function<const char*(const char*)>& getenv) {
   const std::vector<Setting> settings = Settings();
   CLI::App app(kDescription, "gradwatchd");
   app.footer(kExamples);
   bool version = false;
-  app.add_flag("--version", version,
-               "Print version, commit, engine level and CPU, and end.");
+  app.add_flag("--version", version, "Print version, commit, engine level and CPU, and end.");
   std::vector<std::string> texts(settings.size());
   std::vector<CLI::Option*> flags;
   for (size_t i = 0; i < settings.size(); ++i) {
@@ -251,8 +231,7 @@ CommandLine ParseCommandLine(
     CLI::Option* const flag =
         settings[i].value_name.empty()
             ? app.add_flag(name, texts[i], settings[i].help)
-            : app.add_option(name, texts[i], settings[i].help)
-                  ->option_text(settings[i].value_name);
+            : app.add_option(name, texts[i], settings[i].help)->option_text(settings[i].value_name);
     flags.push_back(flag);
   }
   try {
@@ -269,10 +248,8 @@ CommandLine ParseCommandLine(
     const std::string variable = Variable(settings[i].flag);
     absl::Status status;
     if (flags[i]->count() > 0) {
-      status = Apply(settings[i], absl::StrCat("--", settings[i].flag),
-                     texts[i], &line.options);
-    } else if (const char* value = getenv(variable.c_str());
-               value != nullptr && *value != '\0') {
+      status = Apply(settings[i], absl::StrCat("--", settings[i].flag), texts[i], &line.options);
+    } else if (const char* value = getenv(variable.c_str()); value != nullptr && *value != '\0') {
       status = Apply(settings[i], variable, value, &line.options);
     }
     if (!status.ok()) return UsageError(status.message());

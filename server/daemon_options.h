@@ -31,17 +31,15 @@ struct DaemonOptions {
 struct CommandLine {
   DaemonOptions options;
   std::optional<int> exit_code;
-  std::string
-      output;  // To standard output with exit code 0, else to standard error.
+  std::string output;  // To standard output with exit code 0, else to standard error.
 };
 
 // Reads the arguments (without the program's name) and, through `getenv`, the
 // environment: a flag wins over GRADWATCH_..., which wins over the default. Bad
 // values, in either, give exit code 2 and a sentence that names the flag or the
 // variable, the value and what is allowed.
-CommandLine ParseCommandLine(
-    const std::vector<std::string>& arguments,
-    const std::function<const char*(const char*)>& getenv);
+CommandLine ParseCommandLine(const std::vector<std::string>& arguments,
+                             const std::function<const char*(const char*)>& getenv);
 
 // "64MiB", "4GiB", "1000000": bytes, 1 and up; K, M, G and T with or without
 // "iB" are powers of 1024. INVALID_ARGUMENT.

@@ -20,8 +20,7 @@ namespace {
 constexpr absl::Duration kShutdownGrace = absl::Seconds(5);
 
 int Fail(const absl::Status& status) {
-  std::fprintf(stderr, "gradwatchd: %s\n",
-               std::string(status.message()).c_str());
+  std::fprintf(stderr, "gradwatchd: %s\n", std::string(status.message()).c_str());
   return status.code() == absl::StatusCode::kInvalidArgument ? 2 : 1;
 }
 
@@ -56,11 +55,10 @@ int Serve(const DaemonOptions& options) {
   const sigset_t signals = BlockEndSignals();
   auto daemon = Daemon::Start(options);
   if (!daemon.ok()) return Fail(daemon.status());
-  Log(LogLevel::kInfo, "ready: gRPC on %s, metrics on http://%s/metrics",
-      (*daemon)->grpc_address(), (*daemon)->http_address());
+  Log(LogLevel::kInfo, "ready: gRPC on %s, metrics on http://%s/metrics", (*daemon)->grpc_address(),
+      (*daemon)->http_address());
   if (!options.port_file.empty()) {
-    if (absl::Status status = WritePortFile(options.port_file, **daemon);
-        !status.ok()) {
+    if (absl::Status status = WritePortFile(options.port_file, **daemon); !status.ok()) {
       return Fail(status);
     }
   }
@@ -72,8 +70,7 @@ int Serve(const DaemonOptions& options) {
 
 int Main(int argc, char** argv) {
   const CommandLine line =
-      ParseCommandLine({argv + 1, argv + argc},
-                       [](const char* name) { return std::getenv(name); });
+      ParseCommandLine({argv + 1, argv + argc}, [](const char* name) { return std::getenv(name); });
   if (line.exit_code.has_value()) return Print(line);
   if (absl::Status status = CheckCpu(); !status.ok()) return Fail(status);
   return Serve(line.options);

@@ -36,18 +36,17 @@ bool CpuHasEngineLevel() {
 }  // namespace
 
 std::string VersionText() {
-  return absl::StrCat("gradwatchd ", Version(), "\ncommit ", Revision(),
-                      "\nengine ", GRADWATCH_ENGINE_LEVEL, "\ncpu ", CpuName(),
-                      "\n");
+  return absl::StrCat("gradwatchd ", Version(), "\ncommit ", Revision(), "\nengine ",
+                      GRADWATCH_ENGINE_LEVEL, "\ncpu ", CpuName(), "\n");
 }
 
 absl::Status CheckCpu() {
   if (CpuHasEngineLevel()) return absl::OkStatus();
-  return absl::FailedPreconditionError(absl::StrCat(
-      "this CPU (", CpuName(), ") cannot run this build, whose engine needs ",
-      GRADWATCH_ENGINE_LEVEL,
-      " (AVX2, FMA, BMI); build with -DGRADWATCH_ENGINE_MARCH=x86-64-v2, or "
-      "use a newer machine"));
+  return absl::FailedPreconditionError(
+      absl::StrCat("this CPU (", CpuName(), ") cannot run this build, whose engine needs ",
+                   GRADWATCH_ENGINE_LEVEL,
+                   " (AVX2, FMA, BMI); build with -DGRADWATCH_ENGINE_MARCH=x86-64-v2, or "
+                   "use a newer machine"));
 }
 
 }  // namespace gradwatch

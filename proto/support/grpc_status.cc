@@ -12,9 +12,7 @@
 namespace gradwatch {
 namespace {
 
-bool IsContinuation(char c) {
-  return (static_cast<unsigned char>(c) & 0xC0) == 0x80;
-}
+bool IsContinuation(char c) { return (static_cast<unsigned char>(c) & 0xC0) == 0x80; }
 
 // The length of the well-formed UTF-8 sequence at the start of `text`; 0 when
 // there is none.
@@ -27,8 +25,7 @@ size_t SequenceLength(absl::string_view text) {
     if (!IsContinuation(text[i])) return 0;
   }
   const auto second = static_cast<unsigned char>(text[1]);
-  const bool overlong =
-      (lead == 0xE0 && second < 0xA0) || (lead == 0xF0 && second < 0x90);
+  const bool overlong = (lead == 0xE0 && second < 0xA0) || (lead == 0xF0 && second < 0x90);
   const bool surrogate = lead == 0xED && second >= 0xA0;
   const bool beyond = lead == 0xF4 && second >= 0x90;
   return overlong || surrogate || beyond ? 0 : length;
@@ -72,13 +69,10 @@ bool DropLastViolation(google::protobuf::Any* any) {
 // The longest details go first: ErrorInfo and RetryInfo are short.
 void FitInto(size_t bytes_max, google::rpc::Status* proto) {
   std::sort(proto->mutable_details()->begin(), proto->mutable_details()->end(),
-            [](const auto& a, const auto& b) {
-              return a.value().size() < b.value().size();
-            });
+            [](const auto& a, const auto& b) { return a.value().size() < b.value().size(); });
   while (proto->ByteSizeLong() > bytes_max && proto->details_size() > 0) {
     bool dropped = false;
-    for (auto& any : *proto->mutable_details())
-      dropped = dropped || DropLastViolation(&any);
+    for (auto& any : *proto->mutable_details()) dropped = dropped || DropLastViolation(&any);
     if (!dropped) proto->mutable_details()->RemoveLast();
   }
 }
@@ -89,14 +83,12 @@ grpc::Status ToGrpcStatus(const absl::Status& status) {
   if (status.ok()) return grpc::Status::OK;
   google::rpc::Status proto;
   proto.set_code(static_cast<int>(status.code()));
-  proto.set_message(
-      Bounded(WellFormed(status.message()), kGrpcMessageBytesMax));
-  status.ForEachPayload(
-      [&](absl::string_view type_url, const absl::Cord& bytes) {
-        auto* any = proto.add_details();
-        any->set_type_url(std::string(type_url));
-        any->set_value(std::string(bytes));
-      });
+  proto.set_message(Bounded(WellFormed(status.message()), kGrpcMessageBytesMax));
+  status.ForEachPayload([&](absl::string_view type_url, const absl::Cord& bytes) {
+    auto* any = proto.add_details();
+    any->set_type_url(std::string(type_url));
+    any->set_value(std::string(bytes));
+  });
   FitInto(kGrpcDetailsBytesMax, &proto);
   const auto code = static_cast<grpc::StatusCode>(status.code());
   if (proto.details_size() == 0) return grpc::Status(code, proto.message());
@@ -106,11 +98,9 @@ grpc::Status ToGrpcStatus(const absl::Status& status) {
 absl::Status FromGrpcStatus(const grpc::Status& status) {
   if (status.ok()) return absl::OkStatus();
   const int code = status.error_code();
-  const bool known =
-      code > 0 && code <= static_cast<int>(absl::StatusCode::kUnauthenticated);
-  absl::Status result(
-      known ? static_cast<absl::StatusCode>(code) : absl::StatusCode::kUnknown,
-      status.error_message());
+  const bool known = code > 0 && code <= static_cast<int>(absl::StatusCode::kUnauthenticated);
+  absl::Status result(known ? static_cast<absl::StatusCode>(code) : absl::StatusCode::kUnknown,
+                      status.error_message());
   google::rpc::Status proto;
   if (!proto.ParseFromString(status.error_details())) return result;
   for (const auto& any : proto.details()) {

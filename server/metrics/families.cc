@@ -17,18 +17,15 @@ void FamilySet::Family::Add(double value, LabelList labels) {
   proto.metric.push_back(std::move(metric));
 }
 
-FamilySet::Family& FamilySet::Counter(absl::string_view name,
-                                      absl::string_view help) {
+FamilySet::Family& FamilySet::Counter(absl::string_view name, absl::string_view help) {
   return Declare(name, help, prometheus::MetricType::Counter);
 }
 
-FamilySet::Family& FamilySet::Gauge(absl::string_view name,
-                                    absl::string_view help) {
+FamilySet::Family& FamilySet::Gauge(absl::string_view name, absl::string_view help) {
   return Declare(name, help, prometheus::MetricType::Gauge);
 }
 
-FamilySet::Family& FamilySet::Declare(absl::string_view name,
-                                      absl::string_view help,
+FamilySet::Family& FamilySet::Declare(absl::string_view name, absl::string_view help,
                                       prometheus::MetricType type) {
   const auto found = index_.find(name);
   if (found != index_.end()) return families_[found->second];
@@ -61,8 +58,7 @@ void FamilySet::Merge(FamilySet other) {
   for (Family& from : other.families_) {
     Family& to = Declare(from.proto.name, from.proto.help, from.proto.type);
     GRADWATCH_CHECK(to.proto.type == from.proto.type);
-    for (auto& metric : from.proto.metric)
-      to.proto.metric.push_back(std::move(metric));
+    for (auto& metric : from.proto.metric) to.proto.metric.push_back(std::move(metric));
   }
 }
 

@@ -12,8 +12,7 @@
 
 namespace gradwatch::metrics {
 
-using LabelList =
-    std::initializer_list<std::pair<absl::string_view, absl::string_view>>;
+using LabelList = std::initializer_list<std::pair<absl::string_view, absl::string_view>>;
 
 // Metric families under construction, in order of first use: the first call
 // for a name sets its help and type.
@@ -40,8 +39,7 @@ class FamilySet {
   void Merge(FamilySet other);
 
  private:
-  Family& Declare(absl::string_view name, absl::string_view help,
-                  prometheus::MetricType type);
+  Family& Declare(absl::string_view name, absl::string_view help, prometheus::MetricType type);
 
   std::vector<Family> families_;
   std::map<std::string, size_t, std::less<>> index_;

@@ -50,15 +50,12 @@ void AddCounters(const jobs::JobSnapshot& snapshot, FamilySet* out) {
   const absl::string_view id = JobId(job);
   out->Counter("gradwatch_job_steps_total", "Steps done: attempted updates.")
       .Add(static_cast<double>(job.step()), {{"job_id", id}});
-  out->Counter("gradwatch_job_skipped_steps_total",
-               "Steps that did not change the weights.")
-      .Add(static_cast<double>(job.step() - job.updates_applied()),
-           {{"job_id", id}});
+  out->Counter("gradwatch_job_skipped_steps_total", "Steps that did not change the weights.")
+      .Add(static_cast<double>(job.step() - job.updates_applied()), {{"job_id", id}});
   out->Counter("gradwatch_gradient_clipped_steps_total",
                "Steps in which a policy changed an entry.")
       .Add(static_cast<double>(snapshot.clipped_steps), {{"job_id", id}});
-  out->Counter("gradwatch_gradient_nonfinite_total",
-               "Gradient entries that were NaN or infinite.")
+  out->Counter("gradwatch_gradient_nonfinite_total", "Gradient entries that were NaN or infinite.")
       .Add(static_cast<double>(snapshot.nonfinite_entries), {{"job_id", id}});
 }
 
@@ -72,15 +69,12 @@ void AddNewestStep(const jobs::JobSnapshot& snapshot, FamilySet* out) {
   out->Gauge("gradwatch_job_learning_rate", "Learning rate in force.")
       .Add(stats.learning_rate(), {{"job_id", id}});
   if (snapshot.last_step_time != absl::InfinitePast()) {
-    out->Gauge("gradwatch_job_last_step_timestamp_seconds",
-               "When the newest step ended.")
-        .Add(absl::ToDoubleSeconds(snapshot.last_step_time - absl::UnixEpoch()),
-             {{"job_id", id}});
+    out->Gauge("gradwatch_job_last_step_timestamp_seconds", "When the newest step ended.")
+        .Add(absl::ToDoubleSeconds(snapshot.last_step_time - absl::UnixEpoch()), {{"job_id", id}});
   }
-  auto& norm = out->Gauge(
-      "gradwatch_gradient_norm",
-      "L2 norm of the newest step's gradient, before and after clipping; "
-      "may be NaN.");
+  auto& norm = out->Gauge("gradwatch_gradient_norm",
+                          "L2 norm of the newest step's gradient, before and after clipping; "
+                          "may be NaN.");
   norm.Add(stats.norm_before(), {{"job_id", id}, {"point", "pre_clip"}});
   if (stats.has_norm_after()) {
     norm.Add(stats.norm_after(), {{"job_id", id}, {"point", "post_clip"}});
@@ -89,12 +83,10 @@ void AddNewestStep(const jobs::JobSnapshot& snapshot, FamilySet* out) {
              "Largest finite norm before clipping in the last 60 seconds.")
       .Add(snapshot.norm_max_60s, {{"job_id", id}});
   if (stats.has_last_finite_norm()) {
-    out->Gauge("gradwatch_gradient_last_finite_norm",
-               "The newest finite norm before clipping.")
+    out->Gauge("gradwatch_gradient_last_finite_norm", "The newest finite norm before clipping.")
         .Add(stats.last_finite_norm(), {{"job_id", id}});
   }
-  out->Gauge("gradwatch_gradient_clip_ratio",
-             "Clipped steps over all steps so far, 0 to 1.")
+  out->Gauge("gradwatch_gradient_clip_ratio", "Clipped steps over all steps so far, 0 to 1.")
       .Add(job.clip_rate(), {{"job_id", id}});
   if (!stats.has_growth()) return;
   out->Gauge("gradwatch_gradient_growth_factor",
@@ -115,25 +107,21 @@ const v1::RuleSettings* FindSettings(const v1::Job& job, v1::RuleId id) {
   return nullptr;
 }
 
-void AddThresholds(const v1::Job& job, const std::vector<v1::Rule>& rules,
-                   FamilySet* out) {
+void AddThresholds(const v1::Job& job, const std::vector<v1::Rule>& rules, FamilySet* out) {
   const absl::string_view id = JobId(job);
   for (const v1::Rule& rule : rules) {
     const v1::RuleSettings* own = FindSettings(job, rule.id());
-    const bool disabled = own != nullptr && own->has_disabled()
-                              ? own->disabled()
-                              : rule.defaults().disabled();
+    const bool disabled =
+        own != nullptr && own->has_disabled() ? own->disabled() : rule.defaults().disabled();
     const v1::RuleSettings& source =
         own != nullptr && own->has_threshold() ? *own : rule.defaults();
     if (disabled || !source.has_threshold()) continue;
-    out->Gauge("gradwatch_alert_threshold",
-               "The limit at which a rule fires for a job.")
+    out->Gauge("gradwatch_alert_threshold", "The limit at which a rule fires for a job.")
         .Add(source.threshold(), {{"job_id", id}, {"rule", rule.name()}});
   }
   for (const v1::ClipPolicy& policy : job.clipping().policies()) {
     if (!policy.has_global_norm()) continue;
-    out->Gauge("gradwatch_clip_threshold",
-               "The global norm that a job clips at.")
+    out->Gauge("gradwatch_clip_threshold", "The global norm that a job clips at.")
         .Add(policy.global_norm().max_norm(), {{"job_id", id}});
     break;
   }
@@ -142,8 +130,8 @@ void AddThresholds(const v1::Job& job, const std::vector<v1::Rule>& rules,
 // By rule name and severity, in a stable order.
 using AlertKey = std::pair<std::string, v1::Severity>;
 
-void AddAlerts(const jobs::JobSnapshot& snapshot,
-               const std::vector<v1::Rule>& rules, FamilySet* out) {
+void AddAlerts(const jobs::JobSnapshot& snapshot, const std::vector<v1::Rule>& rules,
+               FamilySet* out) {
   const absl::string_view id = JobId(snapshot.job);
   std::map<AlertKey, double> firing;
   for (const v1::Alert& alert : snapshot.alerts) {
@@ -154,34 +142,28 @@ void AddAlerts(const jobs::JobSnapshot& snapshot,
     out->Gauge("gradwatch_job_alerts_firing",
                "Alerts of a job that fire; an ended job's stay through the "
                "grace period.")
-        .Add(count, {{"job_id", id},
-                     {"rule", key.first},
-                     {"severity", SeverityLabel(key.second)}});
+        .Add(count, {{"job_id", id}, {"rule", key.first}, {"severity", SeverityLabel(key.second)}});
   }
   for (const auto& total : snapshot.alerts_total) {
     std::string name;
     for (const v1::Rule& rule : rules) {
       if (rule.id() == total.rule) name = rule.name();
     }
-    out->Counter("gradwatch_job_alerts_total",
-                 "How often the alerts of a job began to fire.")
+    out->Counter("gradwatch_job_alerts_total", "How often the alerts of a job began to fire.")
         .Add(static_cast<double>(total.count),
-             {{"job_id", id},
-              {"rule", name},
-              {"severity", SeverityLabel(total.severity)}});
+             {{"job_id", id}, {"rule", name}, {"severity", SeverityLabel(total.severity)}});
   }
 }
 
 }  // namespace
 
 std::string StateLabel(v1::Job::State state) {
-  return std::string(absl::StripPrefix(
-      absl::string_view(v1::Job::State_Name(state)), "STATE_"));
+  return std::string(absl::StripPrefix(absl::string_view(v1::Job::State_Name(state)), "STATE_"));
 }
 
 std::string SeverityLabel(v1::Severity severity) {
-  return std::string(absl::StripPrefix(
-      absl::string_view(v1::Severity_Name(severity)), "SEVERITY_"));
+  return std::string(
+      absl::StripPrefix(absl::string_view(v1::Severity_Name(severity)), "SEVERITY_"));
 }
 
 std::string ClipModeLabel(const v1::Clipping& clipping) {
@@ -193,8 +175,8 @@ std::string ClipModeLabel(const v1::Clipping& clipping) {
                        });
 }
 
-void AddJobSeries(const jobs::JobSnapshot& snapshot,
-                  const std::vector<v1::Rule>& rules, FamilySet* out) {
+void AddJobSeries(const jobs::JobSnapshot& snapshot, const std::vector<v1::Rule>& rules,
+                  FamilySet* out) {
   AddIdentity(snapshot.job, out);
   AddCounters(snapshot, out);
   AddNewestStep(snapshot, out);
@@ -203,14 +185,11 @@ void AddJobSeries(const jobs::JobSnapshot& snapshot,
 }
 
 void AddSummarySeries(const std::vector<int64_t>& count_by_state,
-                      const std::vector<jobs::JobSnapshot>& snapshots,
-                      FamilySet* out) {
+                      const std::vector<jobs::JobSnapshot>& snapshots, FamilySet* out) {
   auto& jobs = out->Gauge("gradwatch_jobs", "Jobs by state.");
-  for (int state = v1::Job::STATE_UNSPECIFIED + 1; state <= v1::Job::State_MAX;
-       ++state) {
+  for (int state = v1::Job::STATE_UNSPECIFIED + 1; state <= v1::Job::State_MAX; ++state) {
     const auto index = static_cast<size_t>(state);
-    const int64_t count =
-        index < count_by_state.size() ? count_by_state[index] : 0;
+    const int64_t count = index < count_by_state.size() ? count_by_state[index] : 0;
     jobs.Add(static_cast<double>(count),
              {{"state", StateLabel(static_cast<v1::Job::State>(state))}});
   }
@@ -218,13 +197,11 @@ void AddSummarySeries(const std::vector<int64_t>& count_by_state,
       {v1::SEVERITY_INFO, 0}, {v1::SEVERITY_WARN, 0}, {v1::SEVERITY_CRIT, 0}};
   for (const jobs::JobSnapshot& snapshot : snapshots) {
     for (const v1::Alert& alert : snapshot.alerts) {
-      if (alert.state() == v1::Alert::STATE_FIRING)
-        firing[alert.severity()] += 1;
+      if (alert.state() == v1::Alert::STATE_FIRING) firing[alert.severity()] += 1;
     }
   }
   for (const auto& [severity, count] : firing) {
-    out->Gauge("gradwatch_alerts_firing",
-               "Alerts of all jobs that fire, by severity.")
+    out->Gauge("gradwatch_alerts_firing", "Alerts of all jobs that fire, by severity.")
         .Add(count, {{"severity", SeverityLabel(severity)}});
   }
 }

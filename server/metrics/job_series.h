@@ -21,14 +21,13 @@ std::string ClipModeLabel(const v1::Clipping& clipping);
 // All series of one job. `rules` is the catalogue. What a job does not have yet
 // (a loss before its first step, a threshold of a clip that it does not use)
 // has no series.
-void AddJobSeries(const jobs::JobSnapshot& snapshot,
-                  const std::vector<v1::Rule>& rules, FamilySet* out);
+void AddJobSeries(const jobs::JobSnapshot& snapshot, const std::vector<v1::Rule>& rules,
+                  FamilySet* out);
 
 // gradwatch_jobs by state and gradwatch_alerts_firing by severity, zeros
 // included.
 void AddSummarySeries(const std::vector<int64_t>& count_by_state,
-                      const std::vector<jobs::JobSnapshot>& snapshots,
-                      FamilySet* out);
+                      const std::vector<jobs::JobSnapshot>& snapshots, FamilySet* out);
 
 }  // namespace gradwatch::metrics
 

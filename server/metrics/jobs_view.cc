@@ -3,8 +3,8 @@
 namespace gradwatch::metrics {
 
 JobsView ReadJobs(const jobs::JobManager& manager) {
-  return JobsView{manager.Snapshots(), manager.CountByState(),
-                  manager.GetTotals(), jobs::StepDurationBounds()};
+  return JobsView{manager.Snapshots(), manager.CountByState(), manager.GetTotals(),
+                  jobs::StepDurationBounds()};
 }
 
 }  // namespace gradwatch::metrics

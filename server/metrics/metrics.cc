@@ -22,23 +22,11 @@ namespace gradwatch::metrics {
 namespace {
 
 // By the number of grpc::StatusCode, which this room does not include.
-constexpr std::array<const char*, 17> kCodeNames = {"OK",
-                                                    "Canceled",
-                                                    "Unknown",
-                                                    "InvalidArgument",
-                                                    "DeadlineExceeded",
-                                                    "NotFound",
-                                                    "AlreadyExists",
-                                                    "PermissionDenied",
-                                                    "ResourceExhausted",
-                                                    "FailedPrecondition",
-                                                    "Aborted",
-                                                    "OutOfRange",
-                                                    "Unimplemented",
-                                                    "Internal",
-                                                    "Unavailable",
-                                                    "DataLoss",
-                                                    "Unauthenticated"};
+constexpr std::array<const char*, 17> kCodeNames = {
+    "OK",       "Canceled",       "Unknown",          "InvalidArgument",   "DeadlineExceeded",
+    "NotFound", "AlreadyExists",  "PermissionDenied", "ResourceExhausted", "FailedPrecondition",
+    "Aborted",  "OutOfRange",     "Unimplemented",    "Internal",          "Unavailable",
+    "DataLoss", "Unauthenticated"};
 
 const char* CodeName(int code) {
   const bool known = code >= 0 && static_cast<size_t>(code) < kCodeNames.size();
@@ -76,15 +64,13 @@ class JobCollectable final : public prometheus::Collectable {
       out.Merge(std::move(of_job));
     }
     AddProcessSeries(&out);
-    out.Gauge("gradwatch_exporter_series",
-              "Series of single jobs that this scrape shows.")
+    out.Gauge("gradwatch_exporter_series", "Series of single jobs that this scrape shows.")
         .Add(static_cast<double>(shown));
     out.Gauge("gradwatch_exporter_series_dropped",
               "Series of single jobs that this scrape leaves out because of "
               "its bounds.")
         .Add(static_cast<double>(dropped));
-    out.Gauge("gradwatch_exporter_collect_duration_seconds",
-              "How long reading the jobs took.")
+    out.Gauge("gradwatch_exporter_collect_duration_seconds", "How long reading the jobs took.")
         .Add(absl::ToDoubleSeconds(clock_->Now() - start));
     std::vector<prometheus::MetricFamily> families = out.Take();
     families.push_back(StepDurations(view.totals, view.step_duration_bounds));
@@ -92,8 +78,8 @@ class JobCollectable final : public prometheus::Collectable {
   }
 
  private:
-  static prometheus::MetricFamily StepDurations(
-      const jobs::Totals& totals, const std::vector<double>& bounds) {
+  static prometheus::MetricFamily StepDurations(const jobs::Totals& totals,
+                                                const std::vector<double>& bounds) {
     prometheus::MetricFamily family;
     family.name = "gradwatch_step_duration_seconds";
     family.help = "How long steps took, all jobs together.";
@@ -101,11 +87,8 @@ class JobCollectable final : public prometheus::Collectable {
     prometheus::ClientMetric metric;
     uint64_t cumulative = 0;
     for (size_t i = 0; i <= bounds.size(); ++i) {
-      if (i < totals.step_duration_counts.size())
-        cumulative += totals.step_duration_counts[i];
-      const double bound = i < bounds.size()
-                               ? bounds[i]
-                               : std::numeric_limits<double>::infinity();
+      if (i < totals.step_duration_counts.size()) cumulative += totals.step_duration_counts[i];
+      const double bound = i < bounds.size() ? bounds[i] : std::numeric_limits<double>::infinity();
       metric.histogram.bucket.push_back({cumulative, bound});
     }
     metric.histogram.sample_count = cumulative;
@@ -123,12 +106,9 @@ class JobCollectable final : public prometheus::Collectable {
 
 class CountedMethod final : public RpcMethod {
  public:
-  CountedMethod(prometheus::Labels labels,
-                prometheus::Family<prometheus::Counter>* started,
+  CountedMethod(prometheus::Labels labels, prometheus::Family<prometheus::Counter>* started,
                 prometheus::Family<prometheus::Counter>* handled)
-      : labels_(std::move(labels)),
-        started_(&started->Add(labels_)),
-        handled_(handled) {
+      : labels_(std::move(labels)), started_(&started->Add(labels_)), handled_(handled) {
     ByCode(0);
   }
 
@@ -151,10 +131,9 @@ class CountedMethod final : public RpcMethod {
 
 class Metrics::Impl {
  public:
-  Impl(MetricsOptions options, std::vector<v1::Rule> rules,
-       std::function<JobsView()> read_jobs, const Clock* clock)
-      : jobs_(options.jobs_max, options.series_max, std::move(rules),
-              std::move(read_jobs), clock) {
+  Impl(MetricsOptions options, std::vector<v1::Rule> rules, std::function<JobsView()> read_jobs,
+       const Clock* clock)
+      : jobs_(options.jobs_max, options.series_max, std::move(rules), std::move(read_jobs), clock) {
     prometheus::BuildGauge()
         .Name("gradwatch_build_info")
         .Help("Which release this is; always 1.")
@@ -171,68 +150,58 @@ class Metrics::Impl {
     return text.str();
   }
 
-  RpcMethod* Method(absl::string_view service, absl::string_view method,
-                    absl::string_view type) {
+  RpcMethod* Method(absl::string_view service, absl::string_view method, absl::string_view type) {
     MutexLock lock(&mu_);
-    auto& known = methods_[{std::string(service), std::string(method),
-                            std::string(type)}];
+    auto& known = methods_[{std::string(service), std::string(method), std::string(type)}];
     if (known == nullptr) {
       prometheus::Labels labels = {{"grpc_service", std::string(service)},
                                    {"grpc_method", std::string(method)},
                                    {"grpc_type", std::string(type)}};
-      known = std::make_unique<CountedMethod>(std::move(labels), &started_,
-                                              &handled_);
+      known = std::make_unique<CountedMethod>(std::move(labels), &started_, &handled_);
     }
     return known.get();
   }
 
   void AddSubscribers(double change) { subscribers_.Increment(change); }
   void AddSent(int64_t events) { sent_.Increment(static_cast<double>(events)); }
-  void AddDropped(int64_t events) {
-    dropped_.Increment(static_cast<double>(events));
-  }
+  void AddDropped(int64_t events) { dropped_.Increment(static_cast<double>(events)); }
 
  private:
   prometheus::Registry registry_;
-  prometheus::Family<prometheus::Counter>& started_ =
-      prometheus::BuildCounter()
-          .Name("grpc_server_started_total")
-          .Help("RPCs that began.")
-          .Register(registry_);
-  prometheus::Family<prometheus::Counter>& handled_ =
-      prometheus::BuildCounter()
-          .Name("grpc_server_handled_total")
-          .Help("RPCs that ended, by status code.")
-          .Register(registry_);
+  prometheus::Family<prometheus::Counter>& started_ = prometheus::BuildCounter()
+                                                          .Name("grpc_server_started_total")
+                                                          .Help("RPCs that began.")
+                                                          .Register(registry_);
+  prometheus::Family<prometheus::Counter>& handled_ = prometheus::BuildCounter()
+                                                          .Name("grpc_server_handled_total")
+                                                          .Help("RPCs that ended, by status code.")
+                                                          .Register(registry_);
   prometheus::Gauge& subscribers_ = prometheus::BuildGauge()
                                         .Name("gradwatch_stream_subscribers")
                                         .Help("Streams that are open now.")
                                         .Register(registry_)
                                         .Add({});
-  prometheus::Counter& sent_ =
-      prometheus::BuildCounter()
-          .Name("gradwatch_stream_events_sent_total")
-          .Help("Steps and changes that were sent on streams.")
-          .Register(registry_)
-          .Add({});
-  prometheus::Counter& dropped_ =
-      prometheus::BuildCounter()
-          .Name("gradwatch_stream_events_dropped_total")
-          .Help("Steps and changes that readers of streams lost.")
-          .Register(registry_)
-          .Add({{"reason", "slow_reader"}});
+  prometheus::Counter& sent_ = prometheus::BuildCounter()
+                                   .Name("gradwatch_stream_events_sent_total")
+                                   .Help("Steps and changes that were sent on streams.")
+                                   .Register(registry_)
+                                   .Add({});
+  prometheus::Counter& dropped_ = prometheus::BuildCounter()
+                                      .Name("gradwatch_stream_events_dropped_total")
+                                      .Help("Steps and changes that readers of streams lost.")
+                                      .Register(registry_)
+                                      .Add({{"reason", "slow_reader"}});
   const JobCollectable jobs_;
 
   Mutex mu_;
-  std::map<std::tuple<std::string, std::string, std::string>,
-           std::unique_ptr<CountedMethod>>
+  std::map<std::tuple<std::string, std::string, std::string>, std::unique_ptr<CountedMethod>>
       methods_ ABSL_GUARDED_BY(mu_);
 };
 
 Metrics::Metrics(MetricsOptions options, std::vector<v1::Rule> rules,
                  std::function<JobsView()> read_jobs, const Clock* clock)
-    : impl_(std::make_unique<Impl>(std::move(options), std::move(rules),
-                                   std::move(read_jobs), clock)) {}
+    : impl_(std::make_unique<Impl>(std::move(options), std::move(rules), std::move(read_jobs),
+                                   clock)) {}
 Metrics::~Metrics() = default;
 
 std::string Metrics::Render() { return impl_->Render(); }

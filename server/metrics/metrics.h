@@ -63,21 +63,19 @@ class Metrics {
   // `read_jobs` is called at each scrape and must outlive nothing but this
   // object; it takes no lock that a trainer holds for long. `rules` is the
   // catalogue, for the thresholds in force.
-  Metrics(MetricsOptions options, std::vector<v1::Rule> rules,
-          std::function<JobsView()> read_jobs, const Clock* clock);
+  Metrics(MetricsOptions options, std::vector<v1::Rule> rules, std::function<JobsView()> read_jobs,
+          const Clock* clock);
   ~Metrics();
   Metrics(const Metrics&) = delete;
   Metrics& operator=(const Metrics&) = delete;
 
   // The text format 0.0.4.
   std::string Render();
-  static constexpr char kContentType[] =
-      "text/plain; version=0.0.4; charset=utf-8";
+  static constexpr char kContentType[] = "text/plain; version=0.0.4; charset=utf-8";
 
   // The same pointer for the same arguments; valid as long as this object.
   // `type` is unary, client_stream or server_stream.
-  RpcMethod* Method(absl::string_view service, absl::string_view method,
-                    absl::string_view type);
+  RpcMethod* Method(absl::string_view service, absl::string_view method, absl::string_view type);
 
   void StreamOpened();
   void StreamClosed();

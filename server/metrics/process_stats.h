@@ -19,8 +19,7 @@ struct ProcessStat {
 
 // Nothing when the text has another form. The name in it may hold spaces and
 // brackets.
-std::optional<ProcessStat> ParseProcessStat(absl::string_view text,
-                                            int64_t ticks_per_second,
+std::optional<ProcessStat> ParseProcessStat(absl::string_view text, int64_t ticks_per_second,
                                             int64_t page_bytes);
 
 // The usual process_* series of this process. What cannot be read has no

@@ -10,18 +10,14 @@ namespace {
 class WatchAlertsCall final : public WriteStream<v1::WatchAlertsResponse> {
  public:
   WatchAlertsCall(const ServiceContext& services, metrics::RpcMethod* method,
-                  grpc::CallbackServerContext* context,
-                  const v1::WatchAlertsRequest& request)
-      : WriteStream(services.streams, method, context),
-        services_(services),
-        request_(request) {}
+                  grpc::CallbackServerContext* context, const v1::WatchAlertsRequest& request)
+      : WriteStream(services.streams, method, context), services_(services), request_(request) {}
 
  private:
   using Outcome = jobs::JobManager::AlertReader::Outcome;
 
   absl::Status Open() override {
-    auto reader =
-        services_.jobs->OpenAlerts(request_.parent(), [this] { Wake(); });
+    auto reader = services_.jobs->OpenAlerts(request_.parent(), [this] { Wake(); });
     if (reader.ok()) reader_ = *std::move(reader);
     return reader.status();
   }
@@ -29,8 +25,7 @@ class WatchAlertsCall final : public WriteStream<v1::WatchAlertsResponse> {
   absl::StatusOr<Pulled> Pull(v1::WatchAlertsResponse* response) override {
     response->Clear();
     int64_t dropped = 0;
-    const absl::StatusOr<Outcome> read =
-        reader_->Read(response->mutable_alert(), &dropped);
+    const absl::StatusOr<Outcome> read = reader_->Read(response->mutable_alert(), &dropped);
     if (!read.ok()) return read.status();
     if (*read == Outcome::kEnd) return Pulled::kEnd;
     if (*read == Outcome::kNothing) return Pulled::kNothing;
@@ -54,8 +49,7 @@ class WatchAlertsCall final : public WriteStream<v1::WatchAlertsResponse> {
 
 absl::StatusOr<v1::ListRulesResponse> ListCatalogue() {
   v1::ListRulesResponse response;
-  for (const v1::Rule& rule : alerts::RuleCatalogue())
-    *response.add_rules() = rule;
+  for (const v1::Rule& rule : alerts::RuleCatalogue()) *response.add_rules() = rule;
   return response;
 }
 
@@ -63,32 +57,27 @@ class AlertService final : public v1::AlertService::CallbackService {
  public:
   explicit AlertService(const ServiceContext& services)
       : services_(services),
-        methods_(v1::ListRulesRequest::descriptor()->file()->FindServiceByName(
-                     "AlertService"),
+        methods_(v1::ListRulesRequest::descriptor()->file()->FindServiceByName("AlertService"),
                  services.metrics) {}
 
-  grpc::ServerUnaryReactor* ListAlerts(
-      grpc::CallbackServerContext* context,
-      const v1::ListAlertsRequest* request,
-      v1::ListAlertsResponse* response) override {
-    return RunUnary(
-        services_.reads, methods_["ListAlerts"], context, request, response,
-        [this](const auto& r) { return services_.jobs->ListAlerts(r); });
+  grpc::ServerUnaryReactor* ListAlerts(grpc::CallbackServerContext* context,
+                                       const v1::ListAlertsRequest* request,
+                                       v1::ListAlertsResponse* response) override {
+    return RunUnary(services_.reads, methods_["ListAlerts"], context, request, response,
+                    [this](const auto& r) { return services_.jobs->ListAlerts(r); });
   }
 
   grpc::ServerWriteReactor<v1::WatchAlertsResponse>* WatchAlerts(
-      grpc::CallbackServerContext* context,
-      const v1::WatchAlertsRequest* request) override {
-    return (new WatchAlertsCall(services_, methods_["WatchAlerts"], context,
-                                *request))
+      grpc::CallbackServerContext* context, const v1::WatchAlertsRequest* request) override {
+    return (new WatchAlertsCall(services_, methods_["WatchAlerts"], context, *request))
         ->Start(services_.reads);
   }
 
-  grpc::ServerUnaryReactor* ListRules(
-      grpc::CallbackServerContext* context, const v1::ListRulesRequest* request,
-      v1::ListRulesResponse* response) override {
-    return RunUnary(services_.reads, methods_["ListRules"], context, request,
-                    response, [](const auto&) { return ListCatalogue(); });
+  grpc::ServerUnaryReactor* ListRules(grpc::CallbackServerContext* context,
+                                      const v1::ListRulesRequest* request,
+                                      v1::ListRulesResponse* response) override {
+    return RunUnary(services_.reads, methods_["ListRules"], context, request, response,
+                    [](const auto&) { return ListCatalogue(); });
   }
 
  private:

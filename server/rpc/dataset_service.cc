@@ -15,16 +15,11 @@ constexpr size_t kChunkBytesMax = 1 << 20;
 // One upload: read a part, handle it on a pool, read the next. A part that is
 // read is the only thing under way, so nothing overlaps but cancellation, which
 // only makes the next read fail.
-class UploadCall final
-    : public grpc::ServerReadReactor<v1::UploadDatasetRequest>,
-      public Stream {
+class UploadCall final : public grpc::ServerReadReactor<v1::UploadDatasetRequest>, public Stream {
  public:
   UploadCall(const ServiceContext& services, metrics::RpcMethod* method,
              grpc::CallbackServerContext* context, v1::Dataset* response)
-      : services_(services),
-        method_(method),
-        context_(context),
-        response_(response) {}
+      : services_(services), method_(method), context_(context), response_(response) {}
 
   UploadCall* Start() {
     method_->Started();
@@ -56,8 +51,7 @@ class UploadCall final
   void Tick(Time now) override {
     MutexLock lock(&mu_);
     if (!reading_) return;
-    const auto idle_max =
-        absl::ToChronoNanoseconds(services_.streams->options().upload_idle_max);
+    const auto idle_max = absl::ToChronoNanoseconds(services_.streams->options().upload_idle_max);
     if (now - reading_since_ > idle_max) context_->TryCancel();
   }
   void End(const absl::Status& status) override {
@@ -87,22 +81,19 @@ class UploadCall final
   absl::Status Accept() {
     if (upload_ == nullptr) {
       if (!part_.has_header()) {
-        return InvalidFields(
-            {{"header", "missing: the first message must be the header"}});
+        return InvalidFields({{"header", "missing: the first message must be the header"}});
       }
       auto upload = services_.datasets->StartUpload(part_.header());
       if (upload.ok()) upload_ = *std::move(upload);
       return upload.status();
     }
     if (part_.has_header()) {
-      return InvalidFields(
-          {{"header", "sent twice: only the first message may have one"}});
+      return InvalidFields({{"header", "sent twice: only the first message may have one"}});
     }
     if (part_.chunk().size() > kChunkBytesMax) {
       return InvalidFields(
           {{"chunk",
-            absl::StrCat(part_.chunk().size(), " bytes; a chunk has at most ",
-                         kChunkBytesMax)}});
+            absl::StrCat(part_.chunk().size(), " bytes; a chunk has at most ", kChunkBytesMax)}});
     }
     return upload_->Add(part_.chunk());
   }
@@ -110,11 +101,10 @@ class UploadCall final
   // The client has sent everything, or went away.
   void HandleEnd() {
     if (absl::Status end = EndStatus(); !end.ok()) return FinishNow(end);
-    if (context_->IsCancelled())
-      return FinishNow(absl::CancelledError("the sender went away"));
+    if (context_->IsCancelled()) return FinishNow(absl::CancelledError("the sender went away"));
     if (upload_ == nullptr) {
-      return FinishNow(InvalidFields(
-          {{"header", "missing: the first message must be the header"}}));
+      return FinishNow(
+          InvalidFields({{"header", "missing: the first message must be the header"}}));
     }
     absl::StatusOr<v1::Dataset> dataset = upload_->Finish();
     if (dataset.ok()) *response_ = *std::move(dataset);
@@ -151,45 +141,37 @@ class DatasetService final : public v1::DatasetService::CallbackService {
  public:
   explicit DatasetService(const ServiceContext& services)
       : services_(services),
-        methods_(v1::GetDatasetRequest::descriptor()->file()->FindServiceByName(
-                     "DatasetService"),
+        methods_(v1::GetDatasetRequest::descriptor()->file()->FindServiceByName("DatasetService"),
                  services.metrics) {}
 
   grpc::ServerReadReactor<v1::UploadDatasetRequest>* UploadDataset(
       grpc::CallbackServerContext* context, v1::Dataset* response) override {
-    return (new UploadCall(services_, methods_["UploadDataset"], context,
-                           response))
-        ->Start();
+    return (new UploadCall(services_, methods_["UploadDataset"], context, response))->Start();
   }
 
   grpc::ServerUnaryReactor* GetDataset(grpc::CallbackServerContext* context,
                                        const v1::GetDatasetRequest* request,
                                        v1::Dataset* response) override {
-    return RunUnary(
-        services_.reads, methods_["GetDataset"], context, request, response,
-        [this](const auto& r) { return services_.datasets->Get(r.name()); });
+    return RunUnary(services_.reads, methods_["GetDataset"], context, request, response,
+                    [this](const auto& r) { return services_.datasets->Get(r.name()); });
   }
 
-  grpc::ServerUnaryReactor* ListDatasets(
-      grpc::CallbackServerContext* context,
-      const v1::ListDatasetsRequest* request,
-      v1::ListDatasetsResponse* response) override {
-    return RunUnary(
-        services_.reads, methods_["ListDatasets"], context, request, response,
-        [this](const auto& r) { return services_.datasets->List(r); });
+  grpc::ServerUnaryReactor* ListDatasets(grpc::CallbackServerContext* context,
+                                         const v1::ListDatasetsRequest* request,
+                                         v1::ListDatasetsResponse* response) override {
+    return RunUnary(services_.reads, methods_["ListDatasets"], context, request, response,
+                    [this](const auto& r) { return services_.datasets->List(r); });
   }
 
-  grpc::ServerUnaryReactor* DeleteDataset(
-      grpc::CallbackServerContext* context,
-      const v1::DeleteDatasetRequest* request,
-      google::protobuf::Empty* response) override {
-    return RunUnary(
-        services_.reads, methods_["DeleteDataset"], context, request, response,
-        [this](const auto& r) -> absl::StatusOr<google::protobuf::Empty> {
-          const absl::Status status = services_.datasets->Delete(r.name());
-          if (!status.ok()) return status;
-          return google::protobuf::Empty();
-        });
+  grpc::ServerUnaryReactor* DeleteDataset(grpc::CallbackServerContext* context,
+                                          const v1::DeleteDatasetRequest* request,
+                                          google::protobuf::Empty* response) override {
+    return RunUnary(services_.reads, methods_["DeleteDataset"], context, request, response,
+                    [this](const auto& r) -> absl::StatusOr<google::protobuf::Empty> {
+                      const absl::Status status = services_.datasets->Delete(r.name());
+                      if (!status.ok()) return status;
+                      return google::protobuf::Empty();
+                    });
   }
 
  private:
@@ -199,8 +181,7 @@ class DatasetService final : public v1::DatasetService::CallbackService {
 
 }  // namespace
 
-std::unique_ptr<grpc::Service> NewDatasetService(
-    const ServiceContext& context) {
+std::unique_ptr<grpc::Service> NewDatasetService(const ServiceContext& context) {
   return std::make_unique<DatasetService>(context);
 }
 

@@ -10,11 +10,8 @@ namespace {
 class WatchJobCall final : public WriteStream<v1::WatchJobResponse> {
  public:
   WatchJobCall(const ServiceContext& services, metrics::RpcMethod* method,
-               grpc::CallbackServerContext* context,
-               const v1::WatchJobRequest& request)
-      : WriteStream(services.streams, method, context),
-        services_(services),
-        request_(request) {}
+               grpc::CallbackServerContext* context, const v1::WatchJobRequest& request)
+      : WriteStream(services.streams, method, context), services_(services), request_(request) {}
 
  private:
   absl::Status Open() override {
@@ -53,93 +50,79 @@ class JobService final : public v1::JobService::CallbackService {
  public:
   explicit JobService(const ServiceContext& services)
       : services_(services),
-        methods_(v1::CreateJobRequest::descriptor()->file()->FindServiceByName(
-                     "JobService"),
+        methods_(v1::CreateJobRequest::descriptor()->file()->FindServiceByName("JobService"),
                  services.metrics) {}
 
   grpc::ServerUnaryReactor* CreateJob(grpc::CallbackServerContext* context,
                                       const v1::CreateJobRequest* request,
                                       v1::Job* response) override {
-    return RunUnary(
-        services_.reads, methods_["CreateJob"], context, request, response,
-        [this](const auto& r) { return services_.jobs->Create(r); });
+    return RunUnary(services_.reads, methods_["CreateJob"], context, request, response,
+                    [this](const auto& r) { return services_.jobs->Create(r); });
   }
 
   grpc::ServerUnaryReactor* GetJob(grpc::CallbackServerContext* context,
-                                   const v1::GetJobRequest* request,
-                                   v1::Job* response) override {
-    return RunUnary(
-        services_.reads, methods_["GetJob"], context, request, response,
-        [this](const auto& r) { return services_.jobs->Get(r.name()); });
+                                   const v1::GetJobRequest* request, v1::Job* response) override {
+    return RunUnary(services_.reads, methods_["GetJob"], context, request, response,
+                    [this](const auto& r) { return services_.jobs->Get(r.name()); });
   }
 
   grpc::ServerUnaryReactor* ListJobs(grpc::CallbackServerContext* context,
                                      const v1::ListJobsRequest* request,
                                      v1::ListJobsResponse* response) override {
-    return RunUnary(services_.reads, methods_["ListJobs"], context, request,
-                    response,
+    return RunUnary(services_.reads, methods_["ListJobs"], context, request, response,
                     [this](const auto& r) { return services_.jobs->List(r); });
   }
 
-  grpc::ServerUnaryReactor* UpdateJob(
-      grpc::CallbackServerContext* context, const v1::UpdateJobRequest* request,
-      v1::UpdateJobResponse* response) override {
-    return RunUnary(
-        services_.control, methods_["UpdateJob"], context, request, response,
-        [this](const auto& r) { return services_.jobs->Update(r); });
+  grpc::ServerUnaryReactor* UpdateJob(grpc::CallbackServerContext* context,
+                                      const v1::UpdateJobRequest* request,
+                                      v1::UpdateJobResponse* response) override {
+    return RunUnary(services_.control, methods_["UpdateJob"], context, request, response,
+                    [this](const auto& r) { return services_.jobs->Update(r); });
   }
 
-  grpc::ServerUnaryReactor* DeleteJob(
-      grpc::CallbackServerContext* context, const v1::DeleteJobRequest* request,
-      google::protobuf::Empty* response) override {
-    return RunUnary(
-        services_.control, methods_["DeleteJob"], context, request, response,
-        [this](const auto& r) -> absl::StatusOr<google::protobuf::Empty> {
-          const absl::Status status = services_.jobs->Delete(r);
-          if (!status.ok()) return status;
-          return google::protobuf::Empty();
-        });
+  grpc::ServerUnaryReactor* DeleteJob(grpc::CallbackServerContext* context,
+                                      const v1::DeleteJobRequest* request,
+                                      google::protobuf::Empty* response) override {
+    return RunUnary(services_.control, methods_["DeleteJob"], context, request, response,
+                    [this](const auto& r) -> absl::StatusOr<google::protobuf::Empty> {
+                      const absl::Status status = services_.jobs->Delete(r);
+                      if (!status.ok()) return status;
+                      return google::protobuf::Empty();
+                    });
   }
 
   grpc::ServerUnaryReactor* PauseJob(grpc::CallbackServerContext* context,
                                      const v1::PauseJobRequest* request,
                                      v1::JobActionResponse* response) override {
-    return RunUnary(
-        services_.control, methods_["PauseJob"], context, request, response,
-        [this](const auto& r) { return services_.jobs->Pause(r.name()); });
+    return RunUnary(services_.control, methods_["PauseJob"], context, request, response,
+                    [this](const auto& r) { return services_.jobs->Pause(r.name()); });
   }
 
-  grpc::ServerUnaryReactor* ResumeJob(
-      grpc::CallbackServerContext* context, const v1::ResumeJobRequest* request,
-      v1::JobActionResponse* response) override {
-    return RunUnary(
-        services_.control, methods_["ResumeJob"], context, request, response,
-        [this](const auto& r) { return services_.jobs->Resume(r.name()); });
+  grpc::ServerUnaryReactor* ResumeJob(grpc::CallbackServerContext* context,
+                                      const v1::ResumeJobRequest* request,
+                                      v1::JobActionResponse* response) override {
+    return RunUnary(services_.control, methods_["ResumeJob"], context, request, response,
+                    [this](const auto& r) { return services_.jobs->Resume(r.name()); });
   }
 
-  grpc::ServerUnaryReactor* CancelJob(
-      grpc::CallbackServerContext* context, const v1::CancelJobRequest* request,
-      v1::JobActionResponse* response) override {
-    return RunUnary(
-        services_.control, methods_["CancelJob"], context, request, response,
-        [this](const auto& r) { return services_.jobs->Cancel(r.name()); });
+  grpc::ServerUnaryReactor* CancelJob(grpc::CallbackServerContext* context,
+                                      const v1::CancelJobRequest* request,
+                                      v1::JobActionResponse* response) override {
+    return RunUnary(services_.control, methods_["CancelJob"], context, request, response,
+                    [this](const auto& r) { return services_.jobs->Cancel(r.name()); });
   }
 
   grpc::ServerWriteReactor<v1::WatchJobResponse>* WatchJob(
-      grpc::CallbackServerContext* context,
-      const v1::WatchJobRequest* request) override {
-    return (new WatchJobCall(services_, methods_["WatchJob"], context,
-                             *request))
+      grpc::CallbackServerContext* context, const v1::WatchJobRequest* request) override {
+    return (new WatchJobCall(services_, methods_["WatchJob"], context, *request))
         ->Start(services_.reads);
   }
 
-  grpc::ServerUnaryReactor* CheckGradients(
-      grpc::CallbackServerContext* context,
-      const v1::CheckGradientsRequest* request,
-      v1::CheckGradientsResponse* response) override {
-    return RunUnary(
-        services_.heavy, methods_["CheckGradients"], context, request, response,
-        [this](const auto& r) { return services_.jobs->CheckGradients(r); });
+  grpc::ServerUnaryReactor* CheckGradients(grpc::CallbackServerContext* context,
+                                           const v1::CheckGradientsRequest* request,
+                                           v1::CheckGradientsResponse* response) override {
+    return RunUnary(services_.heavy, methods_["CheckGradients"], context, request, response,
+                    [this](const auto& r) { return services_.jobs->CheckGradients(r); });
   }
 
  private:

@@ -20,42 +20,34 @@
 namespace gradwatch::rpc {
 namespace {
 
-absl::StatusOr<std::string> ReadPem(const std::string& path,
-                                    absl::string_view what) {
+absl::StatusOr<std::string> ReadPem(const std::string& path, absl::string_view what) {
   std::ifstream in(path);
   std::ostringstream text;
   text << in.rdbuf();
   if (!in || text.str().empty()) {
-    return absl::InvalidArgumentError(
-        absl::StrCat(what, " ", path, ": cannot be read"));
+    return absl::InvalidArgumentError(absl::StrCat(what, " ", path, ": cannot be read"));
   }
   if (!absl::StrContains(text.str(), "-----BEGIN ")) {
-    return absl::InvalidArgumentError(
-        absl::StrCat(what, " ", path, ": not a PEM file"));
+    return absl::InvalidArgumentError(absl::StrCat(what, " ", path, ": not a PEM file"));
   }
   return text.str();
 }
 
-absl::StatusOr<std::shared_ptr<grpc::ServerCredentials>> NewTlsCredentials(
-    const TlsFiles& tls) {
+absl::StatusOr<std::shared_ptr<grpc::ServerCredentials>> NewTlsCredentials(const TlsFiles& tls) {
   if (tls.certificate.empty() || tls.key.empty()) {
     return absl::InvalidArgumentError(
         "TLS needs a certificate and its key: give both, and a client CA only "
         "with them");
   }
   grpc::SslServerCredentialsOptions options(
-      tls.client_ca.empty()
-          ? GRPC_SSL_DONT_REQUEST_CLIENT_CERTIFICATE
-          : GRPC_SSL_REQUEST_AND_REQUIRE_CLIENT_CERTIFICATE_AND_VERIFY);
-  ASSIGN_OR_RETURN(std::string certificate,
-                   ReadPem(tls.certificate, "TLS certificate"));
+      tls.client_ca.empty() ? GRPC_SSL_DONT_REQUEST_CLIENT_CERTIFICATE
+                            : GRPC_SSL_REQUEST_AND_REQUIRE_CLIENT_CERTIFICATE_AND_VERIFY);
+  ASSIGN_OR_RETURN(std::string certificate, ReadPem(tls.certificate, "TLS certificate"));
   ASSIGN_OR_RETURN(std::string key, ReadPem(tls.key, "TLS key"));
   if (!tls.client_ca.empty()) {
-    ASSIGN_OR_RETURN(options.pem_root_certs,
-                     ReadPem(tls.client_ca, "TLS client CA"));
+    ASSIGN_OR_RETURN(options.pem_root_certs, ReadPem(tls.client_ca, "TLS client CA"));
   }
-  options.pem_key_cert_pairs.push_back(
-      {std::move(key), std::move(certificate)});
+  options.pem_key_cert_pairs.push_back({std::move(key), std::move(certificate)});
   return grpc::SslServerCredentials(options);
 }
 
@@ -63,25 +55,22 @@ absl::StatusOr<std::shared_ptr<grpc::ServerCredentials>> NewTlsCredentials(
 
 absl::StatusOr<HostPort> ParseHostPort(absl::string_view address) {
   const auto error = [&](absl::string_view why) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("address '", address, "': ", why,
-                     "; expected HOST:PORT, such as "
-                     "127.0.0.1:7070 or [::1]:7070"));
+    return absl::InvalidArgumentError(absl::StrCat("address '", address, "': ", why,
+                                                   "; expected HOST:PORT, such as "
+                                                   "127.0.0.1:7070 or [::1]:7070"));
   };
   const size_t colon = address.rfind(':');
   if (colon == absl::string_view::npos) return error("no port");
   HostPort result;
   absl::string_view host = address.substr(0, colon);
   if (absl::ConsumePrefix(&host, "[")) {
-    if (!absl::ConsumeSuffix(&host, "]"))
-      return error("the bracket is not closed");
+    if (!absl::ConsumeSuffix(&host, "]")) return error("the bracket is not closed");
   } else if (absl::StrContains(host, ':')) {
     return error("an IPv6 address needs brackets");
   }
   if (host.empty()) return error("no host");
   const absl::string_view port = address.substr(colon + 1);
-  if (!absl::SimpleAtoi(port, &result.port) || result.port < 0 ||
-      result.port > 65535) {
+  if (!absl::SimpleAtoi(port, &result.port) || result.port < 0 || result.port > 65535) {
     return error("the port is not a number from 0 to 65535");
   }
   result.host = std::string(host);
@@ -90,8 +79,7 @@ absl::StatusOr<HostPort> ParseHostPort(absl::string_view address) {
 
 std::string ToText(const HostPort& address) {
   const bool v6 = absl::StrContains(address.host, ':');
-  return absl::StrCat(v6 ? "[" : "", address.host, v6 ? "]:" : ":",
-                      address.port);
+  return absl::StrCat(v6 ? "[" : "", address.host, v6 ? "]:" : ":", address.port);
 }
 
 bool IsLoopback(absl::string_view host) {
@@ -132,23 +120,20 @@ absl::Status BindFailure(const HostPort& address) {
   addrinfo* found = nullptr;
   std::string why;
   const std::string port = absl::StrCat(address.port);
-  const int code =
-      getaddrinfo(address.host.c_str(), port.c_str(), &hints, &found);
+  const int code = getaddrinfo(address.host.c_str(), port.c_str(), &hints, &found);
   if (code != 0) {
     why = gai_strerror(code);
   } else {
-    const int probe =
-        socket(found->ai_family, found->ai_socktype, found->ai_protocol);
-    const bool bound =
-        probe >= 0 && bind(probe, found->ai_addr, found->ai_addrlen) == 0;
+    const int probe = socket(found->ai_family, found->ai_socktype, found->ai_protocol);
+    const bool bound = probe >= 0 && bind(probe, found->ai_addr, found->ai_addrlen) == 0;
     if (!bound) why = std::strerror(errno);
     if (probe >= 0) close(probe);
     freeaddrinfo(found);
   }
   if (why.empty()) why = "gRPC refused the address or the TLS files";
-  return absl::FailedPreconditionError(absl::StrCat(
-      "cannot listen for gRPC on ", ToText(address), ": ", why,
-      "; stop what listens there or choose another port with --listen"));
+  return absl::FailedPreconditionError(
+      absl::StrCat("cannot listen for gRPC on ", ToText(address), ": ", why,
+                   "; stop what listens there or choose another port with --listen"));
 }
 
 }  // namespace gradwatch::rpc

@@ -28,14 +28,10 @@ namespace {
 class NoReflectionOption final : public grpc::ServerBuilderOption {
  public:
   void UpdateArguments(grpc::ChannelArguments*) override {}
-  void UpdatePlugins(std::vector<std::unique_ptr<grpc::ServerBuilderPlugin>>*
-                         plugins) override {
-    const std::string name =
-        grpc::reflection::ProtoServerReflectionPlugin().name();
+  void UpdatePlugins(std::vector<std::unique_ptr<grpc::ServerBuilderPlugin>>* plugins) override {
+    const std::string name = grpc::reflection::ProtoServerReflectionPlugin().name();
     plugins->erase(std::remove_if(plugins->begin(), plugins->end(),
-                                  [&](const auto& plugin) {
-                                    return plugin->name() == name;
-                                  }),
+                                  [&](const auto& plugin) { return plugin->name() == name; }),
                    plugins->end());
   }
 };
@@ -43,8 +39,7 @@ class NoReflectionOption final : public grpc::ServerBuilderOption {
 // gRPC prints to standard error by itself; what it says is for those who look
 // for it, and what matters of it comes as a status.
 void ForwardLog(gpr_log_func_args* line) {
-  Log(LogLevel::kDebug, "gRPC: %s:%d: %s", line->file, line->line,
-      line->message);
+  Log(LogLevel::kDebug, "gRPC: %s:%d: %s", line->file, line->line, line->message);
 }
 
 void SetLimits(grpc::ServerBuilder* builder) {
@@ -58,8 +53,7 @@ void SetLimits(grpc::ServerBuilder* builder) {
   builder->AddChannelArgument(GRPC_ARG_KEEPALIVE_TIME_MS, 30'000);
   builder->AddChannelArgument(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, 10'000);
   builder->AddChannelArgument(GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, 1);
-  builder->AddChannelArgument(
-      GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS, 10'000);
+  builder->AddChannelArgument(GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS, 10'000);
   builder->AddChannelArgument(GRPC_ARG_HTTP2_MAX_PINGS_WITHOUT_DATA, 0);
 }
 
@@ -71,12 +65,10 @@ struct Port {
   int number = 0;
 };
 
-absl::Status Open(const std::string& listen, bool insecure_listen,
-                  const TlsFiles& tls, const ServiceContext& context,
-                  Port* port) {
+absl::Status Open(const std::string& listen, bool insecure_listen, const TlsFiles& tls,
+                  const ServiceContext& context, Port* port) {
   ASSIGN_OR_RETURN(const HostPort address, ParseHostPort(listen));
-  ASSIGN_OR_RETURN(const auto credentials,
-                   NewServerCredentials(address, tls, insecure_listen));
+  ASSIGN_OR_RETURN(const auto credentials, NewServerCredentials(address, tls, insecure_listen));
   grpc::ServerBuilder builder;
   SetLimits(&builder);
   builder.AddListeningPort(ToText(address), credentials, &port->number);
@@ -85,8 +77,7 @@ absl::Status Open(const std::string& listen, bool insecure_listen,
   port->services.push_back(NewAlertService(context));
   port->services.push_back(NewDatasetService(context));
   port->services.push_back(NewModelService(context));
-  for (const auto& service : port->services)
-    builder.RegisterService(service.get());
+  for (const auto& service : port->services) builder.RegisterService(service.get());
   // Links the health service's descriptor, which reflection would miss.
   grpc::health::v1::HealthCheckRequest::descriptor();
   if (!IsLoopback(address.host)) {
@@ -98,25 +89,22 @@ absl::Status Open(const std::string& listen, bool insecure_listen,
 }
 
 absl::Status ShuttingDownError() {
-  return WithRetryDelay(
-      ErrorWithReason(absl::StatusCode::kUnavailable,
-                      "the server is shutting down", "SHUTTING_DOWN"),
-      absl::Seconds(5));
+  return WithRetryDelay(ErrorWithReason(absl::StatusCode::kUnavailable,
+                                        "the server is shutting down", "SHUTTING_DOWN"),
+                        absl::Seconds(5));
 }
 
 }  // namespace
 
 class Server::Impl {
  public:
-  Impl(const ServerOptions& options, jobs::JobManager* jobs,
-       jobs::DatasetStore* datasets, metrics::Metrics* metrics)
+  Impl(const ServerOptions& options, jobs::JobManager* jobs, jobs::DatasetStore* datasets,
+       metrics::Metrics* metrics)
       : jobs_(jobs),
-        reads_(options.pools.reads_threads,
-               static_cast<size_t>(options.pools.reads_queued_max)),
+        reads_(options.pools.reads_threads, static_cast<size_t>(options.pools.reads_queued_max)),
         control_(options.pools.control_threads,
                  static_cast<size_t>(options.pools.control_queued_max)),
-        heavy_(options.pools.heavy_threads,
-               static_cast<size_t>(options.pools.heavy_queued_max)),
+        heavy_(options.pools.heavy_threads, static_cast<size_t>(options.pools.heavy_queued_max)),
         hub_(options.streams, metrics),
         context_{jobs, datasets, metrics, &reads_, &control_, &heavy_, &hub_} {}
 
@@ -127,17 +115,14 @@ class Server::Impl {
   absl::Status Open(const ServerOptions& options) {
     gpr_set_log_function(ForwardLog);
     grpc::EnableDefaultHealthCheckService(true);
-    RETURN_IF_ERROR(rpc::Open(options.listen, options.insecure_listen,
-                              options.tls, context_, &main_));
+    RETURN_IF_ERROR(
+        rpc::Open(options.listen, options.insecure_listen, options.tls, context_, &main_));
     if (!options.admin_listen.empty()) {
-      ASSIGN_OR_RETURN(const HostPort admin,
-                       ParseHostPort(options.admin_listen));
+      ASSIGN_OR_RETURN(const HostPort admin, ParseHostPort(options.admin_listen));
       if (!IsLoopback(admin.host)) {
-        return absl::InvalidArgumentError(
-            "the admin port must be on a loopback address");
+        return absl::InvalidArgumentError("the admin port must be on a loopback address");
       }
-      RETURN_IF_ERROR(rpc::Open(options.admin_listen, false, TlsFiles(),
-                                context_, &admin_));
+      RETURN_IF_ERROR(rpc::Open(options.admin_listen, false, TlsFiles(), context_, &admin_));
     }
     SetReady(false);
     opened_ = true;
@@ -148,8 +133,7 @@ class Server::Impl {
     ready_ = ready;
     for (const Port* port : {&main_, &admin_}) {
       if (port->server == nullptr) continue;
-      port->server->GetHealthCheckService()->SetServingStatus(kReadinessService,
-                                                              ready);
+      port->server->GetHealthCheckService()->SetServingStatus(kReadinessService, ready);
     }
   }
 
@@ -186,9 +170,10 @@ class Server::Impl {
 Server::Server(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 Server::~Server() = default;
 
-absl::StatusOr<std::unique_ptr<Server>> Server::Start(
-    const ServerOptions& options, jobs::JobManager* jobs,
-    jobs::DatasetStore* datasets, metrics::Metrics* metrics) {
+absl::StatusOr<std::unique_ptr<Server>> Server::Start(const ServerOptions& options,
+                                                      jobs::JobManager* jobs,
+                                                      jobs::DatasetStore* datasets,
+                                                      metrics::Metrics* metrics) {
   auto impl = std::make_unique<Impl>(options, jobs, datasets, metrics);
   RETURN_IF_ERROR(impl->Open(options));
   return std::unique_ptr<Server>(new Server(std::move(impl)));

@@ -48,9 +48,10 @@ class Server {
   // Binds and serves; not ready until SetReady. Nothing that is passed is
   // owned; all of it outlives the server. INVALID_ARGUMENT,
   // FAILED_PRECONDITION: see listen.h.
-  static absl::StatusOr<std::unique_ptr<Server>> Start(
-      const ServerOptions& options, jobs::JobManager* jobs,
-      jobs::DatasetStore* datasets, metrics::Metrics* metrics);
+  static absl::StatusOr<std::unique_ptr<Server>> Start(const ServerOptions& options,
+                                                       jobs::JobManager* jobs,
+                                                       jobs::DatasetStore* datasets,
+                                                       metrics::Metrics* metrics);
   // Shuts down within a second if that has not happened.
   ~Server();
 

@@ -31,10 +31,9 @@ metrics::RpcMethod* MethodTable::operator[](absl::string_view method) const {
 
 absl::Status BusyError() {
   return WithRetryDelay(
-      ErrorWithReason(
-          absl::StatusCode::kResourceExhausted,
-          "the server has too many calls under way; try again in a second",
-          "TOO_MANY_CALLS"),
+      ErrorWithReason(absl::StatusCode::kResourceExhausted,
+                      "the server has too many calls under way; try again in a second",
+                      "TOO_MANY_CALLS"),
       absl::Seconds(1));
 }
 

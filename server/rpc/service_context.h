@@ -41,8 +41,7 @@ struct ServiceContext {
 // any thread.
 class MethodTable {
  public:
-  MethodTable(const google::protobuf::ServiceDescriptor* service,
-              metrics::Metrics* metrics);
+  MethodTable(const google::protobuf::ServiceDescriptor* service, metrics::Metrics* metrics);
 
   // Requires that the service has such a method.
   metrics::RpcMethod* operator[](absl::string_view method) const;

@@ -23,8 +23,7 @@ class StatsFrame {
   static constexpr size_t kShareBytesMin = 2048;
 
   // Adds one step; without its details when `scalars_only`.
-  void AddStep(const std::shared_ptr<const jobs::StepRecord>& record,
-               bool scalars_only);
+  void AddStep(const std::shared_ptr<const jobs::StepRecord>& record, bool scalars_only);
 
   // Adds everything of `rest`, which has no steps.
   void AddRest(const v1::StreamStatsResponse& rest);
@@ -36,8 +35,7 @@ class StatsFrame {
   grpc::ByteBuffer Finish();
 
  private:
-  void AddPart(const std::shared_ptr<const jobs::StepRecord>& record,
-               const std::string& part);
+  void AddPart(const std::shared_ptr<const jobs::StepRecord>& record, const std::string& part);
   void FlushCopied();
 
   size_t bytes_ = 0;

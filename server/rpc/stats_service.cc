@@ -15,8 +15,7 @@ constexpr size_t kMessageBytes = 256 << 10;
 class StreamStatsCall final : public WriteStream<grpc::ByteBuffer> {
  public:
   StreamStatsCall(const ServiceContext& services, metrics::RpcMethod* method,
-                  grpc::CallbackServerContext* context,
-                  const grpc::ByteBuffer& request)
+                  grpc::CallbackServerContext* context, const grpc::ByteBuffer& request)
       : WriteStream(services.streams, method, context),
         services_(services),
         request_bytes_(request) {}
@@ -25,11 +24,9 @@ class StreamStatsCall final : public WriteStream<grpc::ByteBuffer> {
   absl::Status Open() override {
     v1::StreamStatsRequest request;
     const grpc::Status parsed =
-        grpc::GenericDeserialize<grpc::ProtoBufferReader,
-                                 v1::StreamStatsRequest>(&request_bytes_,
-                                                         &request);
-    if (!parsed.ok())
-      return absl::InvalidArgumentError("not a StreamStatsRequest");
+        grpc::GenericDeserialize<grpc::ProtoBufferReader, v1::StreamStatsRequest>(&request_bytes_,
+                                                                                  &request);
+    if (!parsed.ok()) return absl::InvalidArgumentError("not a StreamStatsRequest");
     scalars_only_ = request.scalars_only();
     auto reader = services_.jobs->OpenStats(request, [this] { Wake(); });
     if (reader.ok()) reader_ = *std::move(reader);
@@ -56,13 +53,11 @@ class StreamStatsCall final : public WriteStream<grpc::ByteBuffer> {
     v1::StreamStatsResponse rest;
     if (next_ == 0) {
       rest.set_dropped_before(portion_.dropped_before);
-      if (portion_.folded.count() > 0)
-        *rest.mutable_folded() = std::move(portion_.folded);
+      if (portion_.folded.count() > 0) *rest.mutable_folded() = std::move(portion_.folded);
     }
     StatsFrame frame;
     const size_t first = next_;
-    while (next_ < portion_.steps.size() &&
-           (next_ == first || frame.bytes() < kMessageBytes)) {
+    while (next_ < portion_.steps.size() && (next_ == first || frame.bytes() < kMessageBytes)) {
       frame.AddStep(portion_.steps[next_], scalars_only_);
       portion_.steps[next_].reset();
       ++next_;
@@ -104,26 +99,20 @@ class StatsService final : public Base {
  public:
   explicit StatsService(const ServiceContext& services)
       : services_(services),
-        methods_(
-            v1::StreamStatsRequest::descriptor()->file()->FindServiceByName(
-                "StatsService"),
-            services.metrics) {}
+        methods_(v1::StreamStatsRequest::descriptor()->file()->FindServiceByName("StatsService"),
+                 services.metrics) {}
 
   grpc::ServerWriteReactor<grpc::ByteBuffer>* StreamStats(
-      grpc::CallbackServerContext* context,
-      const grpc::ByteBuffer* request) override {
-    return (new StreamStatsCall(services_, methods_["StreamStats"], context,
-                                *request))
+      grpc::CallbackServerContext* context, const grpc::ByteBuffer* request) override {
+    return (new StreamStatsCall(services_, methods_["StreamStats"], context, *request))
         ->Start(services_.reads);
   }
 
-  grpc::ServerUnaryReactor* QueryStats(
-      grpc::CallbackServerContext* context,
-      const v1::QueryStatsRequest* request,
-      v1::QueryStatsResponse* response) override {
-    return RunUnary(
-        services_.reads, methods_["QueryStats"], context, request, response,
-        [this](const auto& r) { return services_.jobs->QueryStats(r); });
+  grpc::ServerUnaryReactor* QueryStats(grpc::CallbackServerContext* context,
+                                       const v1::QueryStatsRequest* request,
+                                       v1::QueryStatsResponse* response) override {
+    return RunUnary(services_.reads, methods_["QueryStats"], context, request, response,
+                    [this](const auto& r) { return services_.jobs->QueryStats(r); });
   }
 
  private:

@@ -28,12 +28,10 @@ absl::Status StreamHub::Add(Stream* stream) {
   if (ended_.has_value()) return *ended_;
   if (static_cast<int>(streams_.size()) >= options_.streams_max) {
     return WithRetryDelay(
-        ErrorWithReason(
-            absl::StatusCode::kResourceExhausted,
-            absl::StrCat("the server has ", options_.streams_max,
-                         " streams open, which is its limit; close some"),
-            "TOO_MANY_STREAMS",
-            {{"streams_max", absl::StrCat(options_.streams_max)}}),
+        ErrorWithReason(absl::StatusCode::kResourceExhausted,
+                        absl::StrCat("the server has ", options_.streams_max,
+                                     " streams open, which is its limit; close some"),
+                        "TOO_MANY_STREAMS", {{"streams_max", absl::StrCat(options_.streams_max)}}),
         absl::Seconds(5));
   }
   streams_.insert(stream);
@@ -53,11 +51,10 @@ void StreamHub::EndAll(const absl::Status& status) {
 }
 
 void StreamHub::TickUntilStopped() {
-  const absl::Duration period = std::clamp(
-      options_.heartbeat / 4, absl::Milliseconds(1), absl::Seconds(1));
+  const absl::Duration period =
+      std::clamp(options_.heartbeat / 4, absl::Milliseconds(1), absl::Seconds(1));
   MutexLock lock(&mu_);
-  while (!mu_.AwaitFor(
-      [this]() ABSL_NO_THREAD_SAFETY_ANALYSIS { return stopping_; }, period)) {
+  while (!mu_.AwaitFor([this]() ABSL_NO_THREAD_SAFETY_ANALYSIS { return stopping_; }, period)) {
     const Stream::Time now = std::chrono::steady_clock::now();
     for (Stream* stream : streams_) stream->Tick(now);
   }

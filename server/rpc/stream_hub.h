@@ -16,13 +16,11 @@
 namespace gradwatch::rpc {
 
 struct StreamOptions {
-  int streams_max = 1000;  // Open at once; beyond: RESOURCE_EXHAUSTED.
-  int threads = 4;         // That fill messages.
-  absl::Duration heartbeat = absl::Seconds(10);  // Idle time before one.
-  absl::Duration write_stall_max =
-      absl::Minutes(10);  // A message not taken by then ends the call.
-  absl::Duration upload_idle_max =
-      absl::Minutes(1);  // An upload that sends nothing ends.
+  int streams_max = 1000;                              // Open at once; beyond: RESOURCE_EXHAUSTED.
+  int threads = 4;                                     // That fill messages.
+  absl::Duration heartbeat = absl::Seconds(10);        // Idle time before one.
+  absl::Duration write_stall_max = absl::Minutes(10);  // A message not taken by then ends the call.
+  absl::Duration upload_idle_max = absl::Minutes(1);   // An upload that sends nothing ends.
 };
 
 // One open stream, as the hub sees it. Both are quick and never block.

@@ -5,6 +5,8 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
 #include "grpcpp/support/server_callback.h"
 #include "proto/support/grpc_status.h"
 #include "server/base/thread_pool.h"
@@ -13,6 +15,10 @@
 
 namespace gradwatch::rpc {
 
+// A call that waited longer than this for a thread is not run: its caller has given up, or has set
+// no deadline and would wait for ever.
+constexpr absl::Duration kQueueTimeMax = absl::Seconds(60);
+
 // Runs `work(request)`, an absl::StatusOr<Response>, on a thread of `pool` and
 // answers with what it gives: nothing but this hand-over happens on gRPC's own
 // few threads, so one slow call never holds up another. A full pool answers
@@ -20,24 +26,25 @@ namespace gradwatch::rpc {
 // whose deadline passed, while it waited for a thread is not run.
 template <typename Request, typename Response, typename Work>
 grpc::ServerUnaryReactor* RunUnary(ThreadPool* pool, metrics::RpcMethod* method,
-                                   grpc::CallbackServerContext* context,
-                                   const Request* request, Response* response,
-                                   Work work) {
+                                   grpc::CallbackServerContext* context, const Request* request,
+                                   Response* response, Work work) {
   grpc::ServerUnaryReactor* const reactor = context->DefaultReactor();
   method->Started();
   const auto finish = [reactor, method](const absl::Status& status) {
     method->Handled(static_cast<int>(status.code()));
     reactor->Finish(ToGrpcStatus(status));
   };
-  const bool queued = pool->Schedule(
-      [context, request, response, finish, work = std::move(work)]() mutable {
-        if (context->IsCancelled())
-          return finish(absl::CancelledError("the caller gave up"));
-        absl::StatusOr<Response> result = work(*request);
-        if (!result.ok()) return finish(result.status());
-        *response = *std::move(result);
-        finish(absl::OkStatus());
-      });
+  const bool queued = pool->Schedule([context, request, response, finish, queued_at = absl::Now(),
+                                      work = std::move(work)]() mutable {
+    if (context->IsCancelled()) return finish(absl::CancelledError("the caller gave up"));
+    if (absl::Now() - queued_at > kQueueTimeMax) {
+      return finish(absl::DeadlineExceededError("the server was too busy for 60 s"));
+    }
+    absl::StatusOr<Response> result = work(*request);
+    if (!result.ok()) return finish(result.status());
+    *response = *std::move(result);
+    finish(absl::OkStatus());
+  });
   if (!queued) finish(BusyError());
   return reactor;
 }

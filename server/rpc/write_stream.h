@@ -70,14 +70,12 @@ class WriteStream : public grpc::ServerWriteReactor<Response>, public Stream {
       MutexLock lock(&mu_);
       if (finished_ || task_) return;
       if (writing_) {
-        if (now - since_ >
-            absl::ToChronoNanoseconds(hub_->options().write_stall_max)) {
+        if (now - since_ > absl::ToChronoNanoseconds(hub_->options().write_stall_max)) {
           context_->TryCancel();
         }
         return;
       }
-      if (now - since_ >=
-          absl::ToChronoNanoseconds(hub_->options().heartbeat)) {
+      if (now - since_ >= absl::ToChronoNanoseconds(hub_->options().heartbeat)) {
         heartbeat_due_ = wake = true;
       }
     }
@@ -97,14 +95,11 @@ class WriteStream : public grpc::ServerWriteReactor<Response>, public Stream {
       MutexLock lock(&mu_);
       writing_ = false;
       since_ = std::chrono::steady_clock::now();
-      if (!ok && !end_.has_value())
-        end_ = absl::CancelledError("the reader went away");
+      if (!ok && !end_.has_value()) end_ = absl::CancelledError("the reader went away");
     }
     Wake();
   }
-  void OnCancel() override {
-    End(absl::CancelledError("the reader went away"));
-  }
+  void OnCancel() override { End(absl::CancelledError("the reader went away")); }
   void OnDone() override {
     hub_->Remove(this);
     delete this;
@@ -113,8 +108,7 @@ class WriteStream : public grpc::ServerWriteReactor<Response>, public Stream {
  protected:
   enum class Pulled { kNothing, kMessage, kEnd };
 
-  WriteStream(StreamHub* hub, metrics::RpcMethod* method,
-              grpc::CallbackServerContext* context)
+  WriteStream(StreamHub* hub, metrics::RpcMethod* method, grpc::CallbackServerContext* context)
       : hub_(hub), method_(method), context_(context) {}
   ~WriteStream() override = default;
 
@@ -199,8 +193,7 @@ class WriteStream : public grpc::ServerWriteReactor<Response>, public Stream {
 
   // Leaf lock.
   Mutex mu_;
-  bool task_ ABSL_GUARDED_BY(mu_) =
-      true;  // Scheduled or running; first the one that opens.
+  bool task_ ABSL_GUARDED_BY(mu_) = true;  // Scheduled or running; first the one that opens.
   bool writing_ ABSL_GUARDED_BY(mu_) = false;
   bool again_ ABSL_GUARDED_BY(mu_) = false;  // Woken meanwhile.
   bool heartbeat_due_ ABSL_GUARDED_BY(mu_) = false;

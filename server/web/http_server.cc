@@ -32,8 +32,7 @@ class Connection;
 // What connections share. Used on the connection thread only, but for
 // `handler`, which only the handler thread calls.
 struct Shared {
-  explicit Shared(const HttpOptions& o, HttpHandler h)
-      : options(o), handler(std::move(h)) {}
+  explicit Shared(const HttpOptions& o, HttpHandler h) : options(o), handler(std::move(h)) {}
 
   const HttpOptions options;
   const HttpHandler handler;
@@ -45,16 +44,14 @@ struct Shared {
 
 using Response = http::response<http::string_body>;
 
-Response NewResponse(const HttpResponse& content, unsigned version,
-                     bool keep_alive) {
+Response NewResponse(const HttpResponse& content, unsigned version, bool keep_alive) {
   Response response(static_cast<http::status>(content.status), version);
   response.set(http::field::server, "gradwatchd");
   response.set(http::field::content_type, content.content_type);
   response.set(http::field::cache_control, "no-store");
   response.set("X-Content-Type-Options", "nosniff");
   response.set("X-Frame-Options", "DENY");
-  response.set("Content-Security-Policy",
-               "default-src 'none'; frame-ancestors 'none'");
+  response.set("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'");
   response.set("Referrer-Policy", "no-referrer");
   response.keep_alive(keep_alive);
   response.body() = content.body;
@@ -71,10 +68,8 @@ HttpResponse Plain(int status, absl::string_view text) {
 // What to answer to a request that could not be read; nothing when the peer
 // just went away.
 std::optional<HttpResponse> AnswerToReadError(const error_code& error) {
-  if (error == http::error::header_limit)
-    return Plain(431, "The request's header is too long.");
-  if (error == http::error::end_of_stream ||
-      error == http::error::partial_message) {
+  if (error == http::error::header_limit) return Plain(431, "The request's header is too long.");
+  if (error == http::error::end_of_stream || error == http::error::partial_message) {
     return std::nullopt;
   }
   if (error.category() == make_error_code(http::error::bad_method).category()) {
@@ -87,31 +82,24 @@ std::optional<HttpResponse> AnswerToReadError(const error_code& error) {
 // that is under way, and all its functions run on the connection thread.
 class Connection final : public std::enable_shared_from_this<Connection> {
  public:
-  Connection(Tcp::socket socket, Shared* shared)
-      : stream_(std::move(socket)), shared_(shared) {
+  Connection(Tcp::socket socket, Shared* shared) : stream_(std::move(socket)), shared_(shared) {
     shared_->connections.insert(this);
   }
   ~Connection() { shared_->connections.erase(this); }
 
   void Read() {
     parser_.emplace();
-    parser_->header_limit(
-        static_cast<uint32_t>(shared_->options.header_bytes_max));
+    parser_->header_limit(static_cast<uint32_t>(shared_->options.header_bytes_max));
     // No body is ever read, so its length is judged after the header.
     parser_->body_limit(std::numeric_limits<uint64_t>::max());
-    stream_.expires_after(
-        absl::ToChronoNanoseconds(shared_->options.request_time));
+    stream_.expires_after(absl::ToChronoNanoseconds(shared_->options.request_time));
     http::async_read_header(
         stream_, buffer_, *parser_,
-        [self = shared_from_this()](const error_code& error, size_t) {
-          self->OnRead(error);
-        });
+        [self = shared_from_this()](const error_code& error, size_t) { self->OnRead(error); });
   }
 
   // Answers without reading, and closes.
-  void Refuse(const HttpResponse& content) {
-    Write(NewResponse(content, 11, false), false);
-  }
+  void Refuse(const HttpResponse& content) { Write(NewResponse(content, 11, false), false); }
 
   void Close() {
     error_code ignored;
@@ -127,11 +115,9 @@ class Connection final : public std::enable_shared_from_this<Connection> {
       return;
     }
     const auto& request = parser_->get();
-    if (request.method() != http::verb::get &&
-        request.method() != http::verb::head) {
+    if (request.method() != http::verb::get && request.method() != http::verb::head) {
       Response response =
-          NewResponse(Plain(405, "Only GET and HEAD are allowed."),
-                      request.version(), false);
+          NewResponse(Plain(405, "Only GET and HEAD are allowed."), request.version(), false);
       response.set(http::field::allow, "GET, HEAD");
       return Write(std::move(response), false);
     }
@@ -143,14 +129,11 @@ class Connection final : public std::enable_shared_from_this<Connection> {
       return Refuse(Plain(400, "The request's target must be a path."));
     }
     asio::post(shared_->handler_thread, [self = shared_from_this(),
-                                         path = target.substr(
-                                             0, target.find('?'))]() mutable {
+                                         path = target.substr(0, target.find('?'))]() mutable {
       HttpResponse content = self->shared_->handler(path);
       Connection* const connection = self.get();
       asio::post(connection->shared_->io,
-                 [self = std::move(self), content = std::move(content)] {
-                   self->Answer(content);
-                 });
+                 [self = std::move(self), content = std::move(content)] { self->Answer(content); });
     });
   }
 
@@ -165,10 +148,8 @@ class Connection final : public std::enable_shared_from_this<Connection> {
     response.prepare_payload();
     response_.emplace(std::move(response));
     serializer_.emplace(*response_);
-    stream_.expires_after(
-        absl::ToChronoNanoseconds(shared_->options.response_time));
-    const auto done = [self = shared_from_this()](const error_code& error,
-                                                  size_t) {
+    stream_.expires_after(absl::ToChronoNanoseconds(shared_->options.response_time));
+    const auto done = [self = shared_from_this()](const error_code& error, size_t) {
       self->OnWritten(error);
     };
     if (head) {
@@ -204,24 +185,21 @@ class BeastServer final : public HttpServer {
     const HttpOptions& options = shared_.options;
     const auto address = asio::ip::make_address(options.address, error);
     if (error || options.port < 0 || options.port > 65535) {
-      return absl::InvalidArgumentError(
-          absl::StrCat("HTTP address ", options.address, ":", options.port,
-                       ": not an IP address with a "
-                       "port from 0 to 65535"));
+      return absl::InvalidArgumentError(absl::StrCat("HTTP address ", options.address, ":",
+                                                     options.port,
+                                                     ": not an IP address with a "
+                                                     "port from 0 to 65535"));
     }
     const Tcp::endpoint endpoint(address, static_cast<uint16_t>(options.port));
     acceptor_.open(endpoint.protocol(), error);
-    if (!error)
-      acceptor_.set_option(asio::socket_base::reuse_address(true), error);
+    if (!error) acceptor_.set_option(asio::socket_base::reuse_address(true), error);
     if (!error) acceptor_.bind(endpoint, error);
-    if (!error)
-      acceptor_.listen(asio::socket_base::max_listen_connections, error);
+    if (!error) acceptor_.listen(asio::socket_base::max_listen_connections, error);
     if (!error) port_ = acceptor_.local_endpoint(error).port();
     if (error) {
       return absl::FailedPreconditionError(
-          absl::StrCat("cannot listen for HTTP on ", options.address, ":",
-                       options.port, ": ", error.message(),
-                       "; stop what listens there or choose another port"));
+          absl::StrCat("cannot listen for HTTP on ", options.address, ":", options.port, ": ",
+                       error.message(), "; stop what listens there or choose another port"));
     }
     Accept();
     thread_ = std::thread([this] { shared_.io.run(); });
@@ -254,10 +232,9 @@ class BeastServer final : public HttpServer {
       // Out of descriptors, say: the listening socket is fine, so try again a
       // little later.
       if (error) return AcceptLater();
-      const bool full = static_cast<int>(shared_.connections.size()) >=
-                        shared_.options.connections_max;
-      const auto connection =
-          std::make_shared<Connection>(std::move(socket), &shared_);
+      const bool full =
+          static_cast<int>(shared_.connections.size()) >= shared_.options.connections_max;
+      const auto connection = std::make_shared<Connection>(std::move(socket), &shared_);
       if (full) {
         connection->Refuse(Plain(503, "Too many connections."));
       } else {
@@ -283,8 +260,8 @@ class BeastServer final : public HttpServer {
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<HttpServer>> HttpServer::Start(
-    const HttpOptions& options, HttpHandler handler) {
+absl::StatusOr<std::unique_ptr<HttpServer>> HttpServer::Start(const HttpOptions& options,
+                                                              HttpHandler handler) {
   auto server = std::make_unique<BeastServer>(options, std::move(handler));
   if (absl::Status status = server->Listen(); !status.ok()) return status;
   return server;

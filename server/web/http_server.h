@@ -25,12 +25,9 @@ struct HttpOptions {
   std::string address = "127.0.0.1";  // An IP address, not a name.
   int port = 0;                       // 0: any free one.
   int connections_max = 256;          // Beyond: 503 and closed.
-  int header_bytes_max =
-      8192;  // Beyond: 431 and closed. A body is refused with 413.
-  absl::Duration request_time =
-      absl::Seconds(10);  // To send the whole request, idle included.
-  absl::Duration response_time =
-      absl::Seconds(10);  // To take the whole answer.
+  int header_bytes_max = 8192;        // Beyond: 431 and closed. A body is refused with 413.
+  absl::Duration request_time = absl::Seconds(10);   // To send the whole request, idle included.
+  absl::Duration response_time = absl::Seconds(10);  // To take the whole answer.
 };
 
 // A small HTTP/1.1 server for text that programs and people read: GET and HEAD
@@ -42,8 +39,8 @@ class HttpServer {
  public:
   // Binds and serves. INVALID_ARGUMENT: not an IP address. FAILED_PRECONDITION:
   // the port is in use or may not be bound; says which and how to go on.
-  static absl::StatusOr<std::unique_ptr<HttpServer>> Start(
-      const HttpOptions& options, HttpHandler handler);
+  static absl::StatusOr<std::unique_ptr<HttpServer>> Start(const HttpOptions& options,
+                                                           HttpHandler handler);
   // Shuts down.
   virtual ~HttpServer() = default;
 

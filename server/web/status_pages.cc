@@ -25,15 +25,12 @@ HttpResponse Text(int status, std::string body) {
 
 }  // namespace
 
-HttpHandler NewStatusPages(metrics::Metrics* metrics,
-                           std::function<bool()> ready) {
+HttpHandler NewStatusPages(metrics::Metrics* metrics, std::function<bool()> ready) {
   return [metrics, ready = std::move(ready)](const std::string& path) {
     if (path == "/") return Text(200, IndexText());
     if (path == "/healthz") return Text(200, "ok\n");
-    if (path == "/readyz")
-      return ready() ? Text(200, "ready\n") : Text(503, "not ready\n");
-    if (path != "/metrics")
-      return Text(404, "There is no such page; / lists what there is.\n");
+    if (path == "/readyz") return ready() ? Text(200, "ready\n") : Text(503, "not ready\n");
+    if (path != "/metrics") return Text(404, "There is no such page; / lists what there is.\n");
     HttpResponse response = Text(200, metrics->Render());
     response.content_type = metrics::Metrics::kContentType;
     return response;

@@ -15,8 +15,7 @@ namespace gradwatch::web {
 //   /healthz  200 while the process lives
 //   /readyz   200 while the server takes work, else 503
 // Anything else is 404. `ready` may be called from any thread.
-HttpHandler NewStatusPages(metrics::Metrics* metrics,
-                           std::function<bool()> ready);
+HttpHandler NewStatusPages(metrics::Metrics* metrics, std::function<bool()> ready);
 
 }  // namespace gradwatch::web
 

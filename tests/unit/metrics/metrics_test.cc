@@ -35,8 +35,7 @@ jobs::JobSnapshot BusyJob(const std::string& id) {
   job.mutable_model()->set_cell(v1::Model::CELL_LSTM);
   job.mutable_optimizer()->mutable_sgd();
   job.mutable_clipping()->add_policies()->mutable_value()->set_maximum(1);
-  job.mutable_clipping()->add_policies()->mutable_global_norm()->set_max_norm(
-      0.5);
+  job.mutable_clipping()->add_policies()->mutable_global_norm()->set_max_norm(0.5);
   auto* own = job.add_rules();
   own->set_id(v1::RULE_ID_EXPLODING_ABS);
   own->set_threshold(50);
@@ -59,8 +58,7 @@ jobs::JobSnapshot BusyJob(const std::string& id) {
   alert.set_rule_name("EXPLODING_ABS");
   alert.set_severity(v1::SEVERITY_CRIT);
   alert.set_state(v1::Alert::STATE_FIRING);
-  snapshot.alerts_total.push_back(
-      {v1::RULE_ID_EXPLODING_ABS, v1::SEVERITY_CRIT, 3});
+  snapshot.alerts_total.push_back({v1::RULE_ID_EXPLODING_ABS, v1::SEVERITY_CRIT, 3});
   return snapshot;
 }
 
@@ -106,26 +104,18 @@ TEST_F(MetricsTest, ExportsZerosFromTheStart) {
 
   const auto lines = Lines();
 
-  EXPECT_THAT(
-      lines,
-      Contains("gradwatch_build_info{revision=\"abc\",version=\"1.2.3\"} 1"));
-  for (const char* state : {"QUEUED", "RUNNING", "PAUSING", "PAUSED",
-                            "CANCELLING", "SUCCEEDED", "FAILED", "CANCELLED"}) {
-    EXPECT_THAT(lines, Contains(absl::StrCat("gradwatch_jobs{state=\"", state,
-                                             "\"} 0")));
+  EXPECT_THAT(lines, Contains("gradwatch_build_info{revision=\"abc\",version=\"1.2.3\"} 1"));
+  for (const char* state : {"QUEUED", "RUNNING", "PAUSING", "PAUSED", "CANCELLING", "SUCCEEDED",
+                            "FAILED", "CANCELLED"}) {
+    EXPECT_THAT(lines, Contains(absl::StrCat("gradwatch_jobs{state=\"", state, "\"} 0")));
   }
   EXPECT_THAT(lines, Contains("gradwatch_alerts_firing{severity=\"CRIT\"} 0"));
   EXPECT_THAT(lines, Contains("gradwatch_stream_subscribers 0"));
-  EXPECT_THAT(
-      lines,
-      Contains(
-          "gradwatch_stream_events_dropped_total{reason=\"slow_reader\"} 0"));
+  EXPECT_THAT(lines, Contains("gradwatch_stream_events_dropped_total{reason=\"slow_reader\"} 0"));
   EXPECT_THAT(lines, Contains("gradwatch_exporter_series_dropped 0"));
-  EXPECT_THAT(lines,
-              Contains(AllOf(StartsWith("grpc_server_handled_total{"),
-                             HasSubstr("grpc_code=\"OK\""), HasSubstr("} 0"))));
-  EXPECT_THAT(
-      lines, Contains("gradwatch_step_duration_seconds_bucket{le=\"+Inf\"} 0"));
+  EXPECT_THAT(lines, Contains(AllOf(StartsWith("grpc_server_handled_total{"),
+                                    HasSubstr("grpc_code=\"OK\""), HasSubstr("} 0"))));
+  EXPECT_THAT(lines, Contains("gradwatch_step_duration_seconds_bucket{le=\"+Inf\"} 0"));
 }
 
 TEST_F(MetricsTest, ShowsEverySeriesOfAJob) {
@@ -178,13 +168,9 @@ TEST_F(MetricsTest, NonFiniteValuesAreShownAndCountedApart) {
   const auto lines = Lines();
 
   EXPECT_THAT(lines, Contains("gradwatch_job_loss{job_id=\"nan\"} Nan"));
-  EXPECT_THAT(
-      lines,
-      Contains(
-          "gradwatch_gradient_norm{job_id=\"nan\",point=\"pre_clip\"} +Inf"));
+  EXPECT_THAT(lines, Contains("gradwatch_gradient_norm{job_id=\"nan\",point=\"pre_clip\"} +Inf"));
   EXPECT_THAT(lines, Not(Contains(HasSubstr("post_clip"))));
-  EXPECT_THAT(
-      lines, Contains("gradwatch_gradient_last_finite_norm{job_id=\"nan\"} 4"));
+  EXPECT_THAT(lines, Contains("gradwatch_gradient_last_finite_norm{job_id=\"nan\"} 4"));
 }
 
 TEST_F(MetricsTest, JobBeforeItsFirstStepHasNoStepSeries) {
@@ -194,11 +180,8 @@ TEST_F(MetricsTest, JobBeforeItsFirstStepHasNoStepSeries) {
 
   EXPECT_THAT(lines, Contains("gradwatch_job_steps_total{job_id=\"new\"} 0"));
   EXPECT_THAT(lines, Contains(HasSubstr("clip_mode=\"none\"")));
-  EXPECT_THAT(
-      lines,
-      Contains(
-          "gradwatch_alert_threshold{job_id=\"new\",rule=\"EXPLODING_ABS\"} "
-          "1000"));
+  EXPECT_THAT(lines, Contains("gradwatch_alert_threshold{job_id=\"new\",rule=\"EXPLODING_ABS\"} "
+                              "1000"));
   EXPECT_THAT(lines, Not(Contains(HasSubstr("gradwatch_job_loss"))));
   EXPECT_THAT(lines, Not(Contains(HasSubstr("gradwatch_gradient_norm"))));
   EXPECT_THAT(lines, Not(Contains(HasSubstr("gradwatch_clip_threshold"))));
@@ -215,14 +198,12 @@ TEST_F(MetricsTest, ResolvedAlertStaysAsZero) {
   view_.snapshots = {BusyJob("calm")};
   view_.snapshots[0].alerts[0].set_state(v1::Alert::STATE_RESOLVED);
 
-  EXPECT_THAT(Lines(),
-              Contains("gradwatch_job_alerts_firing{job_id=\"calm\",rule="
-                       "\"EXPLODING_ABS\",severity=\"CRIT\"} 0"));
+  EXPECT_THAT(Lines(), Contains("gradwatch_job_alerts_firing{job_id=\"calm\",rule="
+                                "\"EXPLODING_ABS\",severity=\"CRIT\"} 0"));
 }
 
 TEST_F(MetricsTest, JobsBeyondTheBoundAreLeftOutAndCounted) {
-  for (const char* id : {"a", "b", "c", "d", "e"})
-    view_.snapshots.push_back(QueuedJob(id));
+  for (const char* id : {"a", "b", "c", "d", "e"}) view_.snapshots.push_back(QueuedJob(id));
 
   const auto lines = Lines();
 
@@ -259,13 +240,9 @@ TEST_F(MetricsTest, HistogramIsCumulative) {
 
   const auto lines = Lines();
 
-  EXPECT_THAT(
-      lines,
-      Contains("gradwatch_step_duration_seconds_bucket{le=\"0.001\"} 2"));
-  EXPECT_THAT(
-      lines, Contains("gradwatch_step_duration_seconds_bucket{le=\"0.01\"} 5"));
-  EXPECT_THAT(
-      lines, Contains("gradwatch_step_duration_seconds_bucket{le=\"+Inf\"} 9"));
+  EXPECT_THAT(lines, Contains("gradwatch_step_duration_seconds_bucket{le=\"0.001\"} 2"));
+  EXPECT_THAT(lines, Contains("gradwatch_step_duration_seconds_bucket{le=\"0.01\"} 5"));
+  EXPECT_THAT(lines, Contains("gradwatch_step_duration_seconds_bucket{le=\"+Inf\"} 9"));
   EXPECT_THAT(lines, Contains("gradwatch_step_duration_seconds_count 9"));
   EXPECT_THAT(lines, Contains("gradwatch_step_duration_seconds_sum 1.25"));
 }
@@ -286,16 +263,12 @@ TEST_F(MetricsTest, CountsCallsByCodeAndStreamEvents) {
   metrics_.EventsDropped(3);
 
   const std::string text = metrics_.Render();
-  EXPECT_THAT(
-      text,
-      HasSubstr(
-          "grpc_server_started_total{grpc_method=\"m\",grpc_service=\"s\","
-          "grpc_type=\"unary\"} 2"));
+  EXPECT_THAT(text, HasSubstr("grpc_server_started_total{grpc_method=\"m\",grpc_service=\"s\","
+                              "grpc_type=\"unary\"} 2"));
   for (const char* code : {"OK", "NotFound", "Unknown"}) {
-    EXPECT_THAT(
-        text, HasSubstr(absl::StrCat("{grpc_code=\"", code,
-                                     "\",grpc_method=\"m\",grpc_service=\"s\","
-                                     "grpc_type=\"unary\"} 1")));
+    EXPECT_THAT(text, HasSubstr(absl::StrCat("{grpc_code=\"", code,
+                                             "\",grpc_method=\"m\",grpc_service=\"s\","
+                                             "grpc_type=\"unary\"} 1")));
   }
   EXPECT_THAT(text, HasSubstr("gradwatch_stream_subscribers 1\n"));
   EXPECT_THAT(text, HasSubstr("gradwatch_stream_events_sent_total 12\n"));
@@ -306,9 +279,8 @@ TEST_F(MetricsTest, ShowsTheProcess) {
   const std::string text = metrics_.Render();
 
   for (const char* name :
-       {"process_cpu_seconds_total", "process_resident_memory_bytes",
-        "process_open_fds", "process_start_time_seconds", "process_max_fds",
-        "process_virtual_memory_bytes"}) {
+       {"process_cpu_seconds_total", "process_resident_memory_bytes", "process_open_fds",
+        "process_start_time_seconds", "process_max_fds", "process_virtual_memory_bytes"}) {
     EXPECT_THAT(text, HasSubstr(absl::StrCat("\n", name, " ")));
   }
 }
@@ -325,8 +297,7 @@ TEST_F(MetricsTest, PromtoolFindsNothingToComplainAbout) {
   const std::string path = ::testing::TempDir() + "/metrics.txt";
   std::ofstream(path) << metrics_.Render();
 
-  const int code = std::system(
-      absl::StrCat(tool, " check metrics < ", path, " >&2").c_str());
+  const int code = std::system(absl::StrCat(tool, " check metrics < ", path, " >&2").c_str());
 
   EXPECT_EQ(code, 0);
 }

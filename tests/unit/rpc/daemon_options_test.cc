@@ -13,8 +13,7 @@ using ::testing::HasSubstr;
 
 using Environment = std::map<std::string, std::string>;
 
-CommandLine Parse(const std::vector<std::string>& arguments,
-                  const Environment& environment = {}) {
+CommandLine Parse(const std::vector<std::string>& arguments, const Environment& environment = {}) {
   return ParseCommandLine(arguments, [&](const char* name) -> const char* {
     const auto found = environment.find(name);
     return found == environment.end() ? nullptr : found->second.c_str();
@@ -32,12 +31,11 @@ TEST(CommandLineTest, DefaultsServeOnLoopback) {
 
 TEST(CommandLineTest, TakesEveryFlag) {
   const CommandLine line =
-      Parse({"--listen=127.0.0.1:0", "--http-listen", "[::1]:9",
-             "--admin-listen=127.0.0.1:1", "--insecure-listen", "--tls-cert=c",
-             "--tls-key=k", "--tls-client-ca=a", "--running-jobs=3",
-             "--queued-jobs=4", "--job-memory=5KiB", "--total-memory=6M",
-             "--history-bytes=7", "--dataset-bytes=1TiB", "--grace-period=90s",
-             "--log-format=json", "--log-level=error", "--port-file=p"});
+      Parse({"--listen=127.0.0.1:0", "--http-listen", "[::1]:9", "--admin-listen=127.0.0.1:1",
+             "--insecure-listen", "--tls-cert=c", "--tls-key=k", "--tls-client-ca=a",
+             "--running-jobs=3", "--queued-jobs=4", "--job-memory=5KiB", "--total-memory=6M",
+             "--history-bytes=7", "--dataset-bytes=1TiB", "--grace-period=90s", "--log-format=json",
+             "--log-level=error", "--port-file=p"});
 
   ASSERT_FALSE(line.exit_code.has_value()) << line.output;
   const DaemonOptions& options = line.options;
@@ -79,22 +77,19 @@ TEST(CommandLineTest, BadEnvironmentNamesTheVariableAndWhatIsAllowed) {
   const CommandLine line = Parse({}, {{"GRADWATCH_JOB_MEMORY", "lots"}});
 
   EXPECT_EQ(line.exit_code, 2);
-  EXPECT_THAT(line.output, AllOf(HasSubstr("GRADWATCH_JOB_MEMORY"),
-                                 HasSubstr("'lots'"), HasSubstr("64MiB")));
+  EXPECT_THAT(line.output,
+              AllOf(HasSubstr("GRADWATCH_JOB_MEMORY"), HasSubstr("'lots'"), HasSubstr("64MiB")));
 }
 
 TEST(CommandLineTest, BadFlagsAreUsageErrors) {
   for (const char* flag :
-       {"--running-jobs=-1", "--running-jobs=x", "--queued-jobs=1.5",
-        "--job-memory=0", "--job-memory=9000000T", "--grace-period=5",
-        "--grace-period=-1s", "--log-format=xml", "--log-level=loud",
-        "--listen=nowhere", "--http-listen=1:2:3", "--insecure-listen=maybe",
+       {"--running-jobs=-1", "--running-jobs=x", "--queued-jobs=1.5", "--job-memory=0",
+        "--job-memory=9000000T", "--grace-period=5", "--grace-period=-1s", "--log-format=xml",
+        "--log-level=loud", "--listen=nowhere", "--http-listen=1:2:3", "--insecure-listen=maybe",
         "--no-such-flag", "stray"}) {
     const CommandLine line = Parse({flag});
     EXPECT_EQ(line.exit_code, 2) << flag;
-    EXPECT_THAT(line.output,
-                AllOf(HasSubstr("gradwatchd: "), HasSubstr("--help")))
-        << flag;
+    EXPECT_THAT(line.output, AllOf(HasSubstr("gradwatchd: "), HasSubstr("--help"))) << flag;
   }
 }
 
@@ -102,9 +97,8 @@ TEST(CommandLineTest, HelpShowsEveryFlagAndExamples) {
   const CommandLine line = Parse({"--help"});
 
   EXPECT_EQ(line.exit_code, 0);
-  for (const char* text :
-       {"--listen", "--http-listen", "--insecure-listen", "--tls-client-ca",
-        "--port-file", "--version", "Examples:", "GRADWATCH_", "Exit codes:"}) {
+  for (const char* text : {"--listen", "--http-listen", "--insecure-listen", "--tls-client-ca",
+                           "--port-file", "--version", "Examples:", "GRADWATCH_", "Exit codes:"}) {
     EXPECT_THAT(line.output, HasSubstr(text));
   }
 }
@@ -113,9 +107,8 @@ TEST(CommandLineTest, VersionShowsCommitEngineAndCpu) {
   const CommandLine line = Parse({"--version"});
 
   EXPECT_EQ(line.exit_code, 0);
-  EXPECT_THAT(line.output,
-              AllOf(HasSubstr("gradwatchd "), HasSubstr("\ncommit "),
-                    HasSubstr("\nengine "), HasSubstr("\ncpu ")));
+  EXPECT_THAT(line.output, AllOf(HasSubstr("gradwatchd "), HasSubstr("\ncommit "),
+                                 HasSubstr("\nengine "), HasSubstr("\ncpu ")));
 }
 
 TEST(ParseBytesTest, ReadsUnitsAsPowersOf1024) {
@@ -123,8 +116,7 @@ TEST(ParseBytesTest, ReadsUnitsAsPowersOf1024) {
   EXPECT_EQ(*ParseBytes("64MiB"), int64_t{64} << 20);
   EXPECT_EQ(*ParseBytes("4G"), int64_t{4} << 30);
   EXPECT_EQ(*ParseBytes("2kb"), 2048);
-  for (const char* text :
-       {"", "MiB", "-1", "0", "1.5G", "1 G", "9223372036854775807K"}) {
+  for (const char* text : {"", "MiB", "-1", "0", "1.5G", "1 G", "9223372036854775807K"}) {
     EXPECT_FALSE(ParseBytes(text).ok()) << text;
   }
 }

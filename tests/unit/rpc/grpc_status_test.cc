@@ -18,8 +18,7 @@ TEST(GrpcStatusTest, OkStaysOk) {
 
 TEST(GrpcStatusTest, DetailsSurviveBothDirections) {
   const absl::Status status =
-      WithRetryDelay(InvalidFields({{"model.layers", "0 is not in 1 to 8"},
-                                    {"seed", "missing"}}),
+      WithRetryDelay(InvalidFields({{"model.layers", "0 is not in 1 to 8"}, {"seed", "missing"}}),
                      absl::Seconds(2));
 
   const grpc::Status wire = ToGrpcStatus(status);
@@ -34,8 +33,8 @@ TEST(GrpcStatusTest, DetailsSurviveBothDirections) {
 }
 
 TEST(GrpcStatusTest, TrailerIsAGoogleRpcStatus) {
-  const grpc::Status wire = ToGrpcStatus(
-      ErrorWithReason(absl::StatusCode::kNotFound, "no job", "JOB_NOT_FOUND"));
+  const grpc::Status wire =
+      ToGrpcStatus(ErrorWithReason(absl::StatusCode::kNotFound, "no job", "JOB_NOT_FOUND"));
 
   google::rpc::Status proto;
   ASSERT_TRUE(proto.ParseFromString(wire.error_details()));
@@ -58,9 +57,9 @@ TEST(GrpcStatusTest, LongMessageIsCutBetweenCharacters) {
 }
 
 TEST(GrpcStatusTest, BytesThatAreNotUtf8BecomeQuestionMarks) {
-  const grpc::Status wire = ToGrpcStatus(
-      absl::InvalidArgumentError("a\xFF"
-                                 "b\xC3\xA9\xC0\x80\xED\xA0\x80z\xE2\x82"));
+  const grpc::Status wire =
+      ToGrpcStatus(absl::InvalidArgumentError("a\xFF"
+                                              "b\xC3\xA9\xC0\x80\xED\xA0\x80z\xE2\x82"));
 
   EXPECT_EQ(wire.error_message(), "a?b\xC3\xA9?????z??");
 }
@@ -68,8 +67,7 @@ TEST(GrpcStatusTest, BytesThatAreNotUtf8BecomeQuestionMarks) {
 TEST(GrpcStatusTest, ManyViolationsFitIntoTheTrailerAndKeepTheReason) {
   std::vector<FieldViolation> violations;
   for (int i = 0; i < 500; ++i) {
-    violations.push_back(
-        {absl::StrCat("rules[", i, "].threshold"), "NaN is not finite"});
+    violations.push_back({absl::StrCat("rules[", i, "].threshold"), "NaN is not finite"});
   }
 
   const grpc::Status wire = ToGrpcStatus(InvalidFields(violations));
@@ -82,8 +80,7 @@ TEST(GrpcStatusTest, ManyViolationsFitIntoTheTrailerAndKeepTheReason) {
 }
 
 TEST(GrpcStatusTest, OneHugeDetailIsDroppedAndTheReasonStays) {
-  const grpc::Status wire =
-      ToGrpcStatus(InvalidFields({{"task", std::string(100'000, 'x')}}));
+  const grpc::Status wire = ToGrpcStatus(InvalidFields({{"task", std::string(100'000, 'x')}}));
 
   EXPECT_LE(wire.error_details().size(), kGrpcDetailsBytesMax);
   EXPECT_EQ(ReasonOf(FromGrpcStatus(wire)), "INVALID_FIELD");
@@ -91,8 +88,7 @@ TEST(GrpcStatusTest, OneHugeDetailIsDroppedAndTheReasonStays) {
 
 TEST(GrpcStatusTest, ForeignStatusWithoutOrWithBrokenDetailsKeepsItsMessage) {
   const grpc::Status plain(grpc::StatusCode::UNAVAILABLE, "gone");
-  const grpc::Status broken(grpc::StatusCode::UNAVAILABLE, "gone",
-                            "\xFF\xFF\xFF");
+  const grpc::Status broken(grpc::StatusCode::UNAVAILABLE, "gone", "\xFF\xFF\xFF");
 
   EXPECT_EQ(FromGrpcStatus(plain), absl::UnavailableError("gone"));
   EXPECT_EQ(FromGrpcStatus(broken), absl::UnavailableError("gone"));

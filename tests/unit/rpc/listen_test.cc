@@ -29,11 +29,9 @@ TEST(HostPortTest, ReadsNamesAddressesAndBrackets) {
 }
 
 TEST(HostPortTest, RefusesWhatIsNoAddress) {
-  for (const char* text : {"", "7070", ":7070", "host:", "host:x", "host:65536",
-                           "host:-1", "::1:7070", "[::1:7070"}) {
-    EXPECT_EQ(ParseHostPort(text).status().code(),
-              absl::StatusCode::kInvalidArgument)
-        << text;
+  for (const char* text :
+       {"", "7070", ":7070", "host:", "host:x", "host:65536", "host:-1", "::1:7070", "[::1:7070"}) {
+    EXPECT_EQ(ParseHostPort(text).status().code(), absl::StatusCode::kInvalidArgument) << text;
   }
 }
 
@@ -41,8 +39,7 @@ TEST(ListenTest, KnowsLoopback) {
   for (const char* host : {"127.0.0.1", "127.1.2.3", "::1", "localhost"}) {
     EXPECT_TRUE(IsLoopback(host)) << host;
   }
-  for (const char* host :
-       {"0.0.0.0", "::", "10.0.0.1", "example.com", "12.7.0.1"}) {
+  for (const char* host : {"0.0.0.0", "::", "10.0.0.1", "example.com", "12.7.0.1"}) {
     EXPECT_FALSE(IsLoopback(host)) << host;
   }
 }
@@ -53,8 +50,7 @@ TEST(ListenTest, PlainTextBeyondLoopbackMustBeMeant) {
   const auto refused = NewServerCredentials(open, {}, false);
 
   EXPECT_EQ(refused.status().code(), absl::StatusCode::kInvalidArgument);
-  EXPECT_THAT(std::string(refused.status().message()),
-              HasSubstr("--insecure-listen"));
+  EXPECT_THAT(std::string(refused.status().message()), HasSubstr("--insecure-listen"));
   EXPECT_TRUE(NewServerCredentials(open, {}, true).ok());
   EXPECT_TRUE(NewServerCredentials({"127.0.0.1", 7070}, {}, false).ok());
 }
@@ -91,14 +87,12 @@ TEST(ListenTest, BindFailureNamesAddressAndCause) {
   ASSERT_EQ(bind(held, reinterpret_cast<sockaddr*>(&address), size), 0);
   getsockname(held, reinterpret_cast<sockaddr*>(&address), &size);
 
-  const absl::Status status =
-      BindFailure({"127.0.0.1", ntohs(address.sin_port)});
+  const absl::Status status = BindFailure({"127.0.0.1", ntohs(address.sin_port)});
   close(held);
 
   EXPECT_EQ(status.code(), absl::StatusCode::kFailedPrecondition);
-  EXPECT_THAT(
-      std::string(status.message()),
-      AllOf(HasSubstr("127.0.0.1:"), HasSubstr("Address already in use")));
+  EXPECT_THAT(std::string(status.message()),
+              AllOf(HasSubstr("127.0.0.1:"), HasSubstr("Address already in use")));
 }
 
 }  // namespace

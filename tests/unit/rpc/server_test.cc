@@ -59,9 +59,8 @@ class ServerTest : public ::testing::Test {
     Connect({});
   }
   void Connect(const grpc::ChannelArguments& arguments) {
-    channel_ = grpc::CreateCustomChannel(
-        absl::StrCat("127.0.0.1:", server_->port()),
-        grpc::InsecureChannelCredentials(), arguments);
+    channel_ = grpc::CreateCustomChannel(absl::StrCat("127.0.0.1:", server_->port()),
+                                         grpc::InsecureChannelCredentials(), arguments);
     jobs_stub_ = v1::JobService::NewStub(channel_);
     stats_stub_ = v1::StatsService::NewStub(channel_);
     alerts_stub_ = v1::AlertService::NewStub(channel_);
@@ -74,8 +73,7 @@ class ServerTest : public ::testing::Test {
     v1::CreateJobRequest request;
     *request.mutable_job() = job;
     v1::Job created;
-    const grpc::Status status =
-        jobs_stub_->CreateJob(&context, request, &created);
+    const grpc::Status status = jobs_stub_->CreateJob(&context, request, &created);
     if (!status.ok()) return FromGrpcStatus(status);
     return created;
   }
@@ -86,8 +84,7 @@ class ServerTest : public ::testing::Test {
   }
 
   // Watches a job until `until`, or to the end of the stream.
-  absl::Status Watch(const std::string& name,
-                     const std::function<bool(const v1::Job&)>& until) {
+  absl::Status Watch(const std::string& name, const std::function<bool(const v1::Job&)>& until) {
     grpc::ClientContext context;
     v1::WatchJobRequest request;
     request.set_name(name);
@@ -106,17 +103,14 @@ class ServerTest : public ::testing::Test {
     EXPECT_TRUE(Watch(name, [](const v1::Job&) { return false; }).ok());
   }
   void AwaitState(const std::string& name, v1::Job::State state) {
-    EXPECT_TRUE(Watch(name, [=](const v1::Job& job) {
-                  return job.state() == state;
-                }).ok());
+    EXPECT_TRUE(Watch(name, [=](const v1::Job& job) { return job.state() == state; }).ok());
   }
 
   // The value of one series now; -1 when there is none.
   double Metric(const std::string& series) {
     std::istringstream text(metrics_.Render());
     for (std::string line; std::getline(text, line);) {
-      if (line.rfind(series + " ", 0) == 0)
-        return std::stod(line.substr(series.size()));
+      if (line.rfind(series + " ", 0) == 0) return std::stod(line.substr(series.size()));
     }
     return -1;
   }
@@ -134,10 +128,8 @@ class ServerTest : public ::testing::Test {
   RealClock clock_;
   jobs::DatasetStore datasets_{{}, &clock_};
   jobs::JobManager jobs_{{}, &datasets_, &clock_};
-  metrics::Metrics metrics_{{},
-                            alerts::RuleCatalogue(),
-                            [this] { return metrics::ReadJobs(jobs_); },
-                            &clock_};
+  metrics::Metrics metrics_{
+      {}, alerts::RuleCatalogue(), [this] { return metrics::ReadJobs(jobs_); }, &clock_};
   std::unique_ptr<Server> server_;
   std::shared_ptr<grpc::Channel> channel_;
   std::unique_ptr<v1::JobService::Stub> jobs_stub_;
@@ -159,14 +151,11 @@ TEST_F(ServerTest, ErrorsNameEveryBadField) {
   for (const FieldViolation& violation : FieldViolationsOf(status)) {
     fields.push_back(violation.field);
   }
-  EXPECT_THAT(fields, ::testing::UnorderedElementsAre("model.layers",
-                                                      "training.step_limit"));
-  EXPECT_EQ(
-      Metric(
-          "grpc_server_handled_total{grpc_code=\"InvalidArgument\",grpc_method="
-          "\"CreateJob\",grpc_service=\"gradwatch.v1.JobService\",grpc_type="
-          "\"unary\"}"),
-      1);
+  EXPECT_THAT(fields, ::testing::UnorderedElementsAre("model.layers", "training.step_limit"));
+  EXPECT_EQ(Metric("grpc_server_handled_total{grpc_code=\"InvalidArgument\",grpc_method="
+                   "\"CreateJob\",grpc_service=\"gradwatch.v1.JobService\",grpc_type="
+                   "\"unary\"}"),
+            1);
 }
 
 TEST_F(ServerTest, GetsListsAndDeletesJobs) {
@@ -189,8 +178,7 @@ TEST_F(ServerTest, GetsListsAndDeletesJobs) {
   EXPECT_EQ(job.state(), v1::Job::STATE_SUCCEEDED);
   EXPECT_EQ(job.step(), 3);
   EXPECT_EQ(list.jobs_size(), 1);
-  EXPECT_EQ(jobs_stub_->GetJob(&gone_context, get, &job).error_code(),
-            grpc::StatusCode::NOT_FOUND);
+  EXPECT_EQ(jobs_stub_->GetJob(&gone_context, get, &job).error_code(), grpc::StatusCode::NOT_FOUND);
 }
 
 TEST_F(ServerTest, PausesUpdatesResumesAndCancels) {
@@ -198,19 +186,14 @@ TEST_F(ServerTest, PausesUpdatesResumesAndCancels) {
   const std::string name = MustCreate(SmallJob(kForEver));
   AwaitState(name, v1::Job::STATE_RUNNING);
 
-  grpc::ClientContext pause_context, update_context, resume_context,
-      cancel_context;
+  grpc::ClientContext pause_context, update_context, resume_context, cancel_context;
   v1::JobActionResponse paused, resumed, cancelled;
   v1::PauseJobRequest pause;
   pause.set_name(name);
   ASSERT_TRUE(jobs_stub_->PauseJob(&pause_context, pause, &paused).ok());
   v1::UpdateJobRequest update;
   update.mutable_job()->set_name(name);
-  update.mutable_job()
-      ->mutable_clipping()
-      ->add_policies()
-      ->mutable_global_norm()
-      ->set_max_norm(9);
+  update.mutable_job()->mutable_clipping()->add_policies()->mutable_global_norm()->set_max_norm(9);
   v1::UpdateJobResponse updated;
   ASSERT_TRUE(jobs_stub_->UpdateJob(&update_context, update, &updated).ok());
   v1::ResumeJobRequest resume;
@@ -232,8 +215,7 @@ TEST_F(ServerTest, WatchShowsChangesAndEndsWithTheJob) {
   std::vector<v1::Job::State> states;
 
   const absl::Status end = Watch(name, [&](const v1::Job& job) {
-    if (states.empty() || states.back() != job.state())
-      states.push_back(job.state());
+    if (states.empty() || states.back() != job.state()) states.push_back(job.state());
     return false;
   });
 
@@ -262,8 +244,7 @@ TEST_F(ServerTest, StreamReplaysHistoryAndGoesLiveWithoutGap) {
       details = details && stats.layers_size() == 1 && stats.tensors_size() > 0;
     }
   }
-  for (const v1::StepStats& stats : response.steps())
-    ASSERT_EQ(stats.step(), next++);
+  for (const v1::StepStats& stats : response.steps()) ASSERT_EQ(stats.step(), next++);
 
   EXPECT_TRUE(details);
   EXPECT_EQ(next, 3000);
@@ -359,9 +340,8 @@ TEST_F(ServerTest, SlowReaderLosesStepsIsToldAndCostsTrainingNothing) {
   EXPECT_GT(dropped, 0);
   EXPECT_EQ(seen + dropped, steps);
   EXPECT_EQ(final_job.step(), steps);
-  EXPECT_EQ(
-      Metric("gradwatch_stream_events_dropped_total{reason=\"slow_reader\"}"),
-      static_cast<double>(dropped));
+  EXPECT_EQ(Metric("gradwatch_stream_events_dropped_total{reason=\"slow_reader\"}"),
+            static_cast<double>(dropped));
 }
 
 TEST_F(ServerTest, CancelFreesTheReader) {
@@ -378,8 +358,7 @@ TEST_F(ServerTest, CancelFreesTheReader) {
   context.TryCancel();
 
   EXPECT_EQ(reader->Finish().error_code(), grpc::StatusCode::CANCELLED);
-  EXPECT_TRUE(
-      Eventually([&] { return Metric("gradwatch_stream_subscribers") == 0; }));
+  EXPECT_TRUE(Eventually([&] { return Metric("gradwatch_stream_subscribers") == 0; }));
 }
 
 TEST_F(ServerTest, CancelFreesAReaderThatStalled) {
@@ -399,8 +378,37 @@ TEST_F(ServerTest, CancelFreesAReaderThatStalled) {
   context.TryCancel();
 
   EXPECT_EQ(reader->Finish().error_code(), grpc::StatusCode::CANCELLED);
-  EXPECT_TRUE(
-      Eventually([&] { return Metric("gradwatch_stream_subscribers") == 0; }));
+  EXPECT_TRUE(Eventually([&] { return Metric("gradwatch_stream_subscribers") == 0; }));
+}
+
+TEST_F(ServerTest, ReaderThatTakesNothingForTooLongIsCutOff) {
+  ServerOptions options;
+  options.streams.heartbeat = absl::Milliseconds(4);
+  options.streams.write_stall_max = absl::ZeroDuration();
+  Start(options);
+  grpc::ChannelArguments small_window;
+  small_window.SetInt("grpc.http2.bdp_probe", 0);
+  small_window.SetInt("grpc.http2.lookahead_bytes", 16384);
+  Connect(small_window);
+  const std::string name = MustCreate(SmallJob(20'000));
+  // Not by a stream, which could be cut off as well.
+  ASSERT_TRUE(Eventually([&] { return jobs_.Get(name)->state() == v1::Job::STATE_SUCCEEDED; }));
+  grpc::ClientContext context;
+  v1::StreamStatsRequest request;
+  request.set_name(name);
+  request.set_from_step(0);
+
+  auto reader = stats_stub_->StreamStats(&context, request);
+
+  EXPECT_TRUE(Eventually([&] {
+    return Metric(
+               "grpc_server_handled_total{grpc_code=\"Canceled\",grpc_method=\"StreamStats\","
+               "grpc_service=\"gradwatch.v1.StatsService\",grpc_type=\"server_stream\"}") == 1;
+  }));
+  v1::StreamStatsResponse response;
+  while (reader->Read(&response)) {
+  }
+  EXPECT_EQ(reader->Finish().error_code(), grpc::StatusCode::CANCELLED);
 }
 
 TEST_F(ServerTest, QuietStreamsHaveHeartbeats) {
@@ -432,16 +440,14 @@ TEST_F(ServerTest, QuietStreamsHaveHeartbeats) {
   auto alerts = alerts_stub_->WatchAlerts(&alert_context, alert_request);
   v1::WatchAlertsResponse alert;
   bool alert_heartbeat = false;
-  while (!alert_heartbeat && alerts->Read(&alert))
-    alert_heartbeat = !alert.has_alert();
+  while (!alert_heartbeat && alerts->Read(&alert)) alert_heartbeat = !alert.has_alert();
 
   EXPECT_TRUE(stats_response.heartbeat());
   EXPECT_EQ(stats_response.steps_size(), 0);
   EXPECT_TRUE(first.has_job());
   EXPECT_TRUE(job_heartbeat);
   EXPECT_TRUE(alert_heartbeat);
-  for (auto* context : {&stats_context, &job_context, &alert_context})
-    context->TryCancel();
+  for (auto* context : {&stats_context, &job_context, &alert_context}) context->TryCancel();
   stats->Finish();
   job->Finish();
   alerts->Finish();
@@ -470,8 +476,7 @@ TEST_F(ServerTest, AlertsAreStreamedUntilTheJobEndsAndListed) {
   v1::ListAlertsRequest list_request;
   list_request.set_parent(name);
   v1::ListAlertsResponse list;
-  ASSERT_TRUE(
-      alerts_stub_->ListAlerts(&list_context, list_request, &list).ok());
+  ASSERT_TRUE(alerts_stub_->ListAlerts(&list_context, list_request, &list).ok());
 
   EXPECT_TRUE(end.ok()) << end.error_message();
   EXPECT_THAT(rules, ::testing::Contains(v1::RULE_ID_NON_FINITE));
@@ -485,8 +490,7 @@ TEST_F(ServerTest, ListsTheRules) {
 
   ASSERT_TRUE(alerts_stub_->ListRules(&context, {}, &rules).ok());
 
-  EXPECT_EQ(rules.rules_size(),
-            static_cast<int>(alerts::RuleCatalogue().size()));
+  EXPECT_EQ(rules.rules_size(), static_cast<int>(alerts::RuleCatalogue().size()));
 }
 
 class UploadTest : public ServerTest {
@@ -503,8 +507,7 @@ class UploadTest : public ServerTest {
     header.set_size_bytes(8 * 28);
     return header;
   }
-  absl::StatusOr<v1::Dataset> Upload(
-      const v1::UploadDatasetRequest::Header& header, int lines) {
+  absl::StatusOr<v1::Dataset> Upload(const v1::UploadDatasetRequest::Header& header, int lines) {
     grpc::ClientContext context;
     v1::Dataset dataset;
     auto writer = datasets_stub_->UploadDataset(&context, &dataset);
@@ -539,8 +542,7 @@ TEST_F(UploadTest, StoresAndHandsOut) {
   v1::DeleteDatasetRequest forget;
   forget.set_name(dataset->name());
   google::protobuf::Empty empty;
-  EXPECT_TRUE(
-      datasets_stub_->DeleteDataset(&delete_context, forget, &empty).ok());
+  EXPECT_TRUE(datasets_stub_->DeleteDataset(&delete_context, forget, &empty).ok());
 }
 
 TEST_F(UploadTest, WrongChecksumKeepsNothing) {
@@ -565,14 +567,12 @@ TEST_F(UploadTest, BrokenOffUploadKeepsNothing) {
     writer->Write(part);
     part.set_chunk(kLine);
     writer->Write(part);
-    EXPECT_TRUE(Eventually(
-        [&] { return Metric("gradwatch_stream_subscribers") == 1; }));
+    EXPECT_TRUE(Eventually([&] { return Metric("gradwatch_stream_subscribers") == 1; }));
     context.TryCancel();
     EXPECT_EQ(writer->Finish().error_code(), grpc::StatusCode::CANCELLED);
   }
 
-  EXPECT_TRUE(
-      Eventually([&] { return Metric("gradwatch_stream_subscribers") == 0; }));
+  EXPECT_TRUE(Eventually([&] { return Metric("gradwatch_stream_subscribers") == 0; }));
   EXPECT_EQ(datasets_.List({})->datasets_size(), 0);
   EXPECT_TRUE(Upload(Header(), 8).ok());
 }
@@ -680,8 +680,7 @@ TEST_F(ServerTest, ChecksGradients) {
   *request.mutable_job() = SmallJob(1);
   v1::CheckGradientsResponse response;
 
-  const grpc::Status status =
-      jobs_stub_->CheckGradients(&context, request, &response);
+  const grpc::Status status = jobs_stub_->CheckGradients(&context, request, &response);
 
   ASSERT_TRUE(status.ok()) << status.error_message();
   EXPECT_TRUE(response.passed());
@@ -710,13 +709,11 @@ TEST_F(ServerTest, FullQueueAnswersAtOnceWhenToTryAgain) {
   grpc::ClientContext context;
   v1::GenerateResponse response;
 
-  const absl::Status status =
-      FromGrpcStatus(models_stub_->Generate(&context, {}, &response));
+  const absl::Status status = FromGrpcStatus(models_stub_->Generate(&context, {}, &response));
 
   EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted);
   EXPECT_EQ(ReasonOf(status), "TOO_MANY_CALLS");
-  EXPECT_TRUE(status.GetPayload("type.googleapis.com/google.rpc.RetryInfo")
-                  .has_value());
+  EXPECT_TRUE(status.GetPayload("type.googleapis.com/google.rpc.RetryInfo").has_value());
 }
 
 TEST_F(ServerTest, StreamsAreBounded) {
@@ -727,8 +724,7 @@ TEST_F(ServerTest, StreamsAreBounded) {
   v1::WatchAlertsRequest request;
   request.set_parent("jobs/-");
   auto first = alerts_stub_->WatchAlerts(&first_context, request);
-  ASSERT_TRUE(
-      Eventually([&] { return Metric("gradwatch_stream_subscribers") == 1; }));
+  ASSERT_TRUE(Eventually([&] { return Metric("gradwatch_stream_subscribers") == 1; }));
 
   auto second = alerts_stub_->WatchAlerts(&second_context, request);
   const absl::Status status = FromGrpcStatus(second->Finish());
@@ -749,15 +745,12 @@ TEST_F(ServerTest, UnknownJobsEndStreamsWithNotFound) {
   v1::DownloadModelRequest model;
   model.set_name("jobs/none");
 
-  EXPECT_EQ(
-      stats_stub_->StreamStats(&stats_context, stats)->Finish().error_code(),
-      grpc::StatusCode::NOT_FOUND);
-  EXPECT_EQ(
-      alerts_stub_->WatchAlerts(&alert_context, alerts)->Finish().error_code(),
-      grpc::StatusCode::NOT_FOUND);
-  EXPECT_EQ(
-      models_stub_->DownloadModel(&model_context, model)->Finish().error_code(),
-      grpc::StatusCode::NOT_FOUND);
+  EXPECT_EQ(stats_stub_->StreamStats(&stats_context, stats)->Finish().error_code(),
+            grpc::StatusCode::NOT_FOUND);
+  EXPECT_EQ(alerts_stub_->WatchAlerts(&alert_context, alerts)->Finish().error_code(),
+            grpc::StatusCode::NOT_FOUND);
+  EXPECT_EQ(models_stub_->DownloadModel(&model_context, model)->Finish().error_code(),
+            grpc::StatusCode::NOT_FOUND);
   EXPECT_EQ(Watch("jobs/none", [](const v1::Job&) { return false; }).code(),
             absl::StatusCode::kNotFound);
 }
@@ -773,8 +766,7 @@ TEST_F(ServerTest, ShutdownEndsStreamsWithUnavailable) {
   v1::StreamStatsRequest silent_request;
   silent_request.set_name(name);
   auto silent = stats_stub_->StreamStats(&silent_context, silent_request);
-  ASSERT_TRUE(
-      Eventually([&] { return Metric("gradwatch_stream_subscribers") == 2; }));
+  ASSERT_TRUE(Eventually([&] { return Metric("gradwatch_stream_subscribers") == 2; }));
 
   server_->Shutdown(absl::Seconds(1));
 
@@ -784,8 +776,7 @@ TEST_F(ServerTest, ShutdownEndsStreamsWithUnavailable) {
   EXPECT_EQ(alerts->Finish().error_code(), grpc::StatusCode::UNAVAILABLE);
   EXPECT_EQ(Metric("gradwatch_stream_subscribers"), 0);
   EXPECT_FALSE(server_->ready());
-  EXPECT_EQ(Create(SmallJob(1)).status().code(),
-            absl::StatusCode::kUnavailable);
+  EXPECT_EQ(Create(SmallJob(1)).status().code(), absl::StatusCode::kUnavailable);
 }
 
 TEST_F(ServerTest, SecondServerOnThePortFailsClearly) {
@@ -796,9 +787,8 @@ TEST_F(ServerTest, SecondServerOnThePortFailsClearly) {
   const auto second = Server::Start(options, &jobs_, &datasets_, &metrics_);
 
   EXPECT_EQ(second.status().code(), absl::StatusCode::kFailedPrecondition);
-  EXPECT_THAT(
-      std::string(second.status().message()),
-      AllOf(HasSubstr(options.listen), HasSubstr("Address already in use")));
+  EXPECT_THAT(std::string(second.status().message()),
+              AllOf(HasSubstr(options.listen), HasSubstr("Address already in use")));
 }
 
 class HealthTest : public ServerTest {
@@ -813,9 +803,8 @@ class HealthTest : public ServerTest {
     request.set_service(service);
     grpc::Status status;
     absl::Notification done;
-    stub.UnaryCall(&context, "/grpc.health.v1.Health/Check",
-                   grpc::StubOptions(), &request, response,
-                   [&](grpc::Status s) {
+    stub.UnaryCall(&context, "/grpc.health.v1.Health/Check", grpc::StubOptions(), &request,
+                   response, [&](grpc::Status s) {
                      status = std::move(s);
                      done.Notify();
                    });
@@ -841,24 +830,22 @@ TEST_F(HealthTest, UnknownServiceIsNotFound) {
   Start();
   Response response;
 
-  EXPECT_EQ(Check("nobody", &response).error_code(),
-            grpc::StatusCode::NOT_FOUND);
+  EXPECT_EQ(Check("nobody", &response).error_code(), grpc::StatusCode::NOT_FOUND);
 }
 
 // Asks reflection for the list of services, in bytes: its messages must not be
 // compiled into a program that links gRPC's own. Field 7, list_services, is
 // "*".
 std::string ListServices(int port) {
-  auto channel = grpc::CreateChannel(absl::StrCat("127.0.0.1:", port),
-                                     grpc::InsecureChannelCredentials());
+  auto channel =
+      grpc::CreateChannel(absl::StrCat("127.0.0.1:", port), grpc::InsecureChannelCredentials());
   grpc::GenericStub stub(channel);
   grpc::ClientContext context;
   grpc::CompletionQueue queue;
   void* tag = nullptr;
   bool ok = false;
   auto call = stub.PrepareCall(
-      &context,
-      "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo", &queue);
+      &context, "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo", &queue);
   call->StartCall(nullptr);
   queue.Next(&tag, &ok);
   const grpc::Slice bytes(std::string("\x3a\x01*"));
@@ -870,9 +857,7 @@ std::string ListServices(int port) {
   grpc::Slice slice;
   const bool got = ok && answer.DumpToSingleSlice(&slice).ok();
   const std::string text =
-      got ? std::string(reinterpret_cast<const char*>(slice.begin()),
-                        slice.size())
-          : "";
+      got ? std::string(reinterpret_cast<const char*>(slice.begin()), slice.size()) : "";
   context.TryCancel();
   grpc::Status status;
   call->Finish(&status, nullptr);
@@ -885,8 +870,8 @@ TEST_F(ServerTest, ReflectionListsTheServicesOnLoopback) {
 
   const std::string services = ListServices(server_->port());
 
-  for (const char* name : {"JobService", "StatsService", "AlertService",
-                           "DatasetService", "ModelService"}) {
+  for (const char* name :
+       {"JobService", "StatsService", "AlertService", "DatasetService", "ModelService"}) {
     EXPECT_THAT(services, HasSubstr(absl::StrCat("gradwatch.v1.", name)));
   }
   EXPECT_THAT(services, HasSubstr("grpc.health.v1.Health"));
@@ -902,8 +887,7 @@ TEST_F(ServerTest, BeyondLoopbackReflectionIsOnTheAdminPortOnly) {
 
   ASSERT_TRUE(server.ok()) << server.status();
   EXPECT_EQ(ListServices((*server)->port()), "");
-  EXPECT_THAT(ListServices((*server)->admin_port()),
-              HasSubstr("gradwatch.v1.JobService"));
+  EXPECT_THAT(ListServices((*server)->admin_port()), HasSubstr("gradwatch.v1.JobService"));
 }
 
 TEST_F(ServerTest, AdminPortMustBeLoopback) {
@@ -911,47 +895,41 @@ TEST_F(ServerTest, AdminPortMustBeLoopback) {
   options.listen = "127.0.0.1:0";
   options.admin_listen = "0.0.0.0:0";
 
-  EXPECT_EQ(
-      Server::Start(options, &jobs_, &datasets_, &metrics_).status().code(),
-      absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(Server::Start(options, &jobs_, &datasets_, &metrics_).status().code(),
+            absl::StatusCode::kInvalidArgument);
 }
 
 TEST_F(ServerTest, BufCurlListsTheMethods) {
   const char* const given = std::getenv("GRADWATCH_BUF");
-  const std::string buf =
-      given != nullptr ? given
-                       : GRADWATCH_SOURCE_DIR
-          "/build/tools/buf-1.75.0/node_modules/@bufbuild/buf/bin/buf";
+  const std::string buf = given != nullptr ? given
+                                           : GRADWATCH_SOURCE_DIR
+                              "/build/tools/buf-1.75.0/node_modules/@bufbuild/buf/bin/buf";
   if (!std::ifstream(buf)) GTEST_SKIP() << "no buf at " << buf;
   Start();
   const std::string path = ::testing::TempDir() + "/buf_methods.txt";
 
-  const int code = std::system(
-      absl::StrCat(buf, " curl --protocol grpc --http2-prior-knowledge ",
-                   "--list-methods http://127.0.0.1:", server_->port(), " >",
-                   path)
-          .c_str());
+  const int code =
+      std::system(absl::StrCat(buf, " curl --protocol grpc --http2-prior-knowledge ",
+                               "--list-methods http://127.0.0.1:", server_->port(), " >", path)
+                      .c_str());
 
   std::ifstream in(path);
   std::ostringstream methods;
   methods << in.rdbuf();
   EXPECT_EQ(code, 0);
-  EXPECT_THAT(methods.str(),
-              AllOf(HasSubstr("gradwatch.v1.JobService/CreateJob"),
-                    HasSubstr("grpc.health.v1.Health/Check")));
+  EXPECT_THAT(methods.str(), AllOf(HasSubstr("gradwatch.v1.JobService/CreateJob"),
+                                   HasSubstr("grpc.health.v1.Health/Check")));
 }
 
 TEST_F(ServerTest, SpeaksTlsAndRefusesClientsWithoutCertificate) {
   const std::string folder = ::testing::TempDir();
-  const std::string key = folder + "/server_test.key",
-                    certificate = folder + "/server_test.pem";
+  const std::string key = folder + "/server_test.key", certificate = folder + "/server_test.pem";
   const std::string make = absl::StrCat(
       "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 "
       "-nodes -days 1 ",
-      "-subj /CN=localhost -addext subjectAltName=DNS:localhost -keyout ", key,
-      " -out ", certificate, " 2>/dev/null");
-  if (std::system(make.c_str()) != 0)
-    GTEST_SKIP() << "no openssl to make a certificate with";
+      "-subj /CN=localhost -addext subjectAltName=DNS:localhost -keyout ", key, " -out ",
+      certificate, " 2>/dev/null");
+  if (std::system(make.c_str()) != 0) GTEST_SKIP() << "no openssl to make a certificate with";
   ServerOptions options;
   options.listen = "localhost:0";
   options.tls = {certificate, key, certificate};
@@ -961,22 +939,19 @@ TEST_F(ServerTest, SpeaksTlsAndRefusesClientsWithoutCertificate) {
     std::ifstream in(path);
     return std::string(std::istreambuf_iterator<char>(in), {});
   };
-  grpc::SslCredentialsOptions known{read(certificate), read(key),
-                                    read(certificate)};
+  grpc::SslCredentialsOptions known{read(certificate), read(key), read(certificate)};
   grpc::SslCredentialsOptions stranger{read(certificate), "", ""};
 
   std::vector<grpc::StatusCode> codes;
   for (const auto& client : {known, stranger}) {
-    auto stub = v1::AlertService::NewStub(
-        grpc::CreateChannel(absl::StrCat("localhost:", (*server)->port()),
-                            grpc::SslCredentials(client)));
+    auto stub = v1::AlertService::NewStub(grpc::CreateChannel(
+        absl::StrCat("localhost:", (*server)->port()), grpc::SslCredentials(client)));
     grpc::ClientContext context;
     v1::ListRulesResponse rules;
     codes.push_back(stub->ListRules(&context, {}, &rules).error_code());
   }
 
-  EXPECT_THAT(codes,
-              ElementsAre(grpc::StatusCode::OK, grpc::StatusCode::UNAVAILABLE));
+  EXPECT_THAT(codes, ElementsAre(grpc::StatusCode::OK, grpc::StatusCode::UNAVAILABLE));
 }
 
 }  // namespace

@@ -11,8 +11,7 @@ namespace {
 using google::protobuf::util::MessageDifferencer;
 
 // A record with `floats` numbers of detail, and the message that it stands for.
-std::shared_ptr<const jobs::StepRecord> NewRecord(int64_t step, int floats,
-                                                  v1::StepStats* whole) {
+std::shared_ptr<const jobs::StepRecord> NewRecord(int64_t step, int floats, v1::StepStats* whole) {
   v1::StepStats scalars, details;
   scalars.set_step(step);
   scalars.set_loss(0.5);
@@ -76,8 +75,7 @@ TEST(StatsFrameTest, ScalarsOnlyLeavesTheDetailsOut) {
 TEST(StatsFrameTest, SharesLongPartsAndKeepsThemAlive) {
   v1::StepStats whole;
   auto record = NewRecord(0, 5000, &whole);
-  const auto* const details =
-      reinterpret_cast<const uint8_t*>(record->details.data());
+  const auto* const details = reinterpret_cast<const uint8_t*>(record->details.data());
   const std::weak_ptr<const jobs::StepRecord> alive = record;
   StatsFrame frame;
   frame.AddStep(record, false);

@@ -28,8 +28,7 @@ class Client {
     address.sin_family = AF_INET;
     address.sin_port = htons(static_cast<uint16_t>(port));
     address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    connected_ = ::connect(socket_, reinterpret_cast<sockaddr*>(&address),
-                           sizeof(address)) == 0;
+    connected_ = ::connect(socket_, reinterpret_cast<sockaddr*>(&address), sizeof(address)) == 0;
   }
   ~Client() { ::close(socket_); }
   Client(const Client&) = delete;
@@ -37,9 +36,7 @@ class Client {
 
   bool connected() const { return connected_; }
 
-  void Send(const std::string& text) {
-    ::send(socket_, text.data(), text.size(), MSG_NOSIGNAL);
-  }
+  void Send(const std::string& text) { ::send(socket_, text.data(), text.size(), MSG_NOSIGNAL); }
   // Everything until the server closes.
   std::string ReadAll() {
     std::string all;
@@ -54,8 +51,7 @@ class Client {
   std::string ReadUntil(const std::string& end) {
     std::string all;
     char c = 0;
-    while (!absl::EndsWith(all, end) && ::recv(socket_, &c, 1, 0) == 1)
-      all.push_back(c);
+    while (!absl::EndsWith(all, end) && ::recv(socket_, &c, 1, 0) == 1) all.push_back(c);
     return all;
   }
 
@@ -71,8 +67,7 @@ HttpResponse Echo(const std::string& path) {
   return response;
 }
 
-std::unique_ptr<HttpServer> StartServer(HttpOptions options = {},
-                                        HttpHandler handler = Echo) {
+std::unique_ptr<HttpServer> StartServer(HttpOptions options = {}, HttpHandler handler = Echo) {
   auto server = HttpServer::Start(options, std::move(handler));
   EXPECT_TRUE(server.ok()) << server.status();
   return *std::move(server);
@@ -85,9 +80,7 @@ std::string Ask(int port, const std::string& request) {
 }
 
 std::string Get(int port, const std::string& path) {
-  return Ask(port,
-             absl::StrCat("GET ", path,
-                          " HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"));
+  return Ask(port, absl::StrCat("GET ", path, " HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"));
 }
 
 TEST(HttpServerTest, AnswersGetWithBodyAndSafeHeaders) {
@@ -95,33 +88,28 @@ TEST(HttpServerTest, AnswersGetWithBodyAndSafeHeaders) {
 
   const std::string answer = Get(server->port(), "/a?b=c");
 
-  EXPECT_THAT(
-      answer,
-      AllOf(StartsWith("HTTP/1.1 200 OK\r\n"),
-            HasSubstr("\r\nContent-Type: text/plain; charset=utf-8\r\n"),
-            HasSubstr("\r\nX-Content-Type-Options: nosniff\r\n"),
-            HasSubstr("\r\nCache-Control: no-store\r\n"),
-            HasSubstr("\r\nContent-Length: 8\r\n"),
-            HasSubstr("\r\n\r\npath=/a\n")));
+  EXPECT_THAT(answer,
+              AllOf(StartsWith("HTTP/1.1 200 OK\r\n"),
+                    HasSubstr("\r\nContent-Type: text/plain; charset=utf-8\r\n"),
+                    HasSubstr("\r\nX-Content-Type-Options: nosniff\r\n"),
+                    HasSubstr("\r\nCache-Control: no-store\r\n"),
+                    HasSubstr("\r\nContent-Length: 8\r\n"), HasSubstr("\r\n\r\npath=/a\n")));
 }
 
 TEST(HttpServerTest, HeadHasTheHeadersOnly) {
   const auto server = StartServer();
 
   const std::string answer =
-      Ask(server->port(),
-          "HEAD /a HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+      Ask(server->port(), "HEAD /a HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
 
   EXPECT_THAT(answer, AllOf(StartsWith("HTTP/1.1 200 OK\r\n"),
-                            HasSubstr("\r\nContent-Length: 8\r\n"),
-                            Not(HasSubstr("path="))));
+                            HasSubstr("\r\nContent-Length: 8\r\n"), Not(HasSubstr("path="))));
 }
 
 TEST(HttpServerTest, HandlerChoosesTheStatus) {
   const auto server = StartServer();
 
-  EXPECT_THAT(Get(server->port(), "/missing"),
-              StartsWith("HTTP/1.1 404 Not Found\r\n"));
+  EXPECT_THAT(Get(server->port(), "/missing"), StartsWith("HTTP/1.1 404 Not Found\r\n"));
 }
 
 TEST(HttpServerTest, KeepsTheConnectionForTheNextRequest) {
@@ -141,8 +129,7 @@ TEST(HttpServerTest, RefusesOtherMethods) {
   const auto server = StartServer();
 
   const std::string answer =
-      Ask(server->port(),
-          "POST /a HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n");
+      Ask(server->port(), "POST /a HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n");
 
   EXPECT_THAT(answer, AllOf(StartsWith("HTTP/1.1 405 Method Not Allowed\r\n"),
                             HasSubstr("\r\nAllow: GET, HEAD\r\n")));
@@ -151,20 +138,17 @@ TEST(HttpServerTest, RefusesOtherMethods) {
 TEST(HttpServerTest, RefusesABody) {
   const auto server = StartServer();
 
-  EXPECT_THAT(Ask(server->port(),
-                  "GET /a HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n"),
+  EXPECT_THAT(Ask(server->port(), "GET /a HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n"),
               StartsWith("HTTP/1.1 413 "));
   EXPECT_THAT(
-      Ask(server->port(),
-          "GET /a HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"),
+      Ask(server->port(), "GET /a HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"),
       StartsWith("HTTP/1.1 413 "));
 }
 
 TEST(HttpServerTest, RefusesWhatIsNotHttp) {
   const auto server = StartServer();
 
-  EXPECT_THAT(Ask(server->port(), "\x16\x03\x01 hello\r\n\r\n"),
-              StartsWith("HTTP/1.1 400 "));
+  EXPECT_THAT(Ask(server->port(), "\x16\x03\x01 hello\r\n\r\n"), StartsWith("HTTP/1.1 400 "));
   EXPECT_THAT(Ask(server->port(), "GET a HTTP/1.1\r\nHost: x\r\n\r\n"),
               StartsWith("HTTP/1.1 400 "));
 }
@@ -173,8 +157,7 @@ TEST(HttpServerTest, RefusesAHeaderThatIsTooLong) {
   const auto server = StartServer();
 
   const std::string answer =
-      Ask(server->port(),
-          "GET /a HTTP/1.1\r\nX-Long: " + std::string(9000, 'x') + "\r\n\r\n");
+      Ask(server->port(), "GET /a HTTP/1.1\r\nX-Long: " + std::string(9000, 'x') + "\r\n\r\n");
 
   EXPECT_THAT(answer, StartsWith("HTTP/1.1 431 "));
 }
@@ -208,13 +191,11 @@ TEST(HttpServerTest, ServesManyConnectionsAtOnce) {
   std::vector<std::unique_ptr<Client>> clients;
   for (int i = 0; i < 100; ++i) {
     clients.push_back(std::make_unique<Client>(server->port()));
-    clients.back()->Send(
-        absl::StrCat("GET /", i, " HTTP/1.1\r\nHost: x\r\n\r\n"));
+    clients.back()->Send(absl::StrCat("GET /", i, " HTTP/1.1\r\nHost: x\r\n\r\n"));
   }
 
   for (int i = 99; i >= 0; --i) {
-    EXPECT_THAT(clients[static_cast<size_t>(i)]->ReadUntil(
-                    absl::StrCat("path=/", i, "\n")),
+    EXPECT_THAT(clients[static_cast<size_t>(i)]->ReadUntil(absl::StrCat("path=/", i, "\n")),
                 StartsWith("HTTP/1.1 200"));
   }
 }
@@ -256,8 +237,7 @@ TEST(HttpServerTest, RefusesAnAddressThatIsNone) {
   HttpOptions options;
   options.address = "example.com";
 
-  EXPECT_EQ(HttpServer::Start(options, Echo).status().code(),
-            absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(HttpServer::Start(options, Echo).status().code(), absl::StatusCode::kInvalidArgument);
 }
 
 }  // namespace

@@ -11,8 +11,7 @@ using ::testing::HasSubstr;
 class StatusPagesTest : public ::testing::Test {
  protected:
   RealClock clock_;
-  metrics::Metrics metrics_{
-      {}, {}, [] { return metrics::JobsView{}; }, &clock_};
+  metrics::Metrics metrics_{{}, {}, [] { return metrics::JobsView{}; }, &clock_};
   bool ready_ = true;
   HttpHandler pages_ = NewStatusPages(&metrics_, [this] { return ready_; });
 };
