@@ -61,14 +61,19 @@ class JobManager::Impl::Worker {
   absl::Status Build() {
     std::shared_ptr<const data::DatasetContent> content;
     std::shared_ptr<const v1::Checkpoint> checkpoint;
+    std::shared_ptr<const v1::Job> checkpoint_job;
     {
       MutexLock lock(&impl_->mu_);
       const Life& life = impl_->LifeOf(*job_);
       described_ = life.job;
       content = life.content;
       checkpoint = life.checkpoint;
+      checkpoint_job = life.checkpoint_job;
     }
-    ASSIGN_OR_RETURN(trainer_, impl_->trainers_(*described_, std::move(content), checkpoint.get()));
+    // A checkpoint fits the settings that it was made with; what was edited since comes after.
+    const v1::Job& first = checkpoint != nullptr ? *checkpoint_job : *described_;
+    ASSIGN_OR_RETURN(trainer_, impl_->trainers_(first, std::move(content), checkpoint.get()));
+    if (checkpoint != nullptr) RETURN_IF_ERROR(trainer_->ApplySettings(*described_));
     if (described_->parameters().empty()) {
       MutexLock lock(&impl_->mu_);
       impl_->Edit(*job_, [this](v1::Job* job) {

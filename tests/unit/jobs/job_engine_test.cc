@@ -62,6 +62,17 @@ class JobEngineTest : public testing::Test {
     return job;
   }
 
+  // Returns when a step was recorded since the call, or the job has ended.
+  void AwaitStep(absl::string_view name) {
+    Bell bell;
+    v1::StreamStatsRequest request;
+    request.set_name(std::string(name));
+    const auto reader = manager_->OpenStats(request, bell.Ringer());
+    ASSERT_TRUE(reader.ok()) << reader.status();
+    JobManager::StatsPortion portion;
+    while (!*(*reader)->Read(&portion)) bell.Await();
+  }
+
   std::vector<StepBits> ReadBits(absl::string_view name) {
     std::vector<StepBits> bits;
     v1::StreamStatsRequest request;
@@ -125,12 +136,7 @@ TEST_F(JobEngineTest, BitsDoNotDependOnPauses) {
     ASSERT_TRUE(manager_->GetWeights("jobs/paused").ok() || paused->effective_step() == 0);
     ASSERT_TRUE(manager_->Resume("jobs/paused").ok());
     // At least a step between two pauses.
-    Bell bell;
-    v1::StreamStatsRequest request;
-    request.set_name("jobs/paused");
-    const auto reader = manager_->OpenStats(request, bell.Ringer());
-    JobManager::StatsPortion portion;
-    while (!*(*reader)->Read(&portion)) bell.Await();
+    AwaitStep("jobs/paused");
   }
   const Job job = AwaitFinal("jobs/paused");
 
@@ -144,6 +150,7 @@ TEST_F(JobEngineTest, BitsDoNotDependOnPauses) {
 
 TEST_F(JobEngineTest, ClippingOfAPausedJobMayBeChangedFromTheGroundUp) {
   ASSERT_TRUE(manager_->Create(SmallJob("a", 2000)).ok());
+  AwaitStep("jobs/a");
   const auto paused = manager_->Pause("jobs/a");
   ASSERT_TRUE(paused.ok()) << paused.status();
   auto update = UpdateOf("jobs/a", {"clipping"});
