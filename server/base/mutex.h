@@ -56,6 +56,7 @@ class ABSL_LOCKABLE Mutex {
   void Await(Condition condition) ABSL_EXCLUSIVE_LOCKS_REQUIRED(this) {
 #ifdef GRADWATCH_TSAN
     std::unique_lock<std::mutex> lock(mu_, std::adopt_lock);
+    changed_.notify_all();  // Waiting unlocks, too.
     changed_.wait(lock, condition);
     lock.release();
 #else
@@ -68,6 +69,7 @@ class ABSL_LOCKABLE Mutex {
   bool AwaitFor(Condition condition, absl::Duration timeout) ABSL_EXCLUSIVE_LOCKS_REQUIRED(this) {
 #ifdef GRADWATCH_TSAN
     std::unique_lock<std::mutex> lock(mu_, std::adopt_lock);
+    changed_.notify_all();
     const bool met = changed_.wait_for(lock, absl::ToChronoNanoseconds(timeout), condition);
     lock.release();
     return met;
