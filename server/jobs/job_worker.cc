@@ -102,7 +102,7 @@ class JobManager::Impl::Worker {
         if (outcome != Outcome::kGoOn) return outcome;
       }
       if (trainer_->step() >= described_->training().step_limit()) {
-        if (described_->evaluation().every_steps() > 0) RecordEvaluation(trainer_->Evaluate());
+        RecordFinalEvaluation();
         return Outcome::kSucceed;
       }
       Step();
@@ -142,6 +142,12 @@ class JobManager::Impl::Worker {
     progress.latest = record;
     progress.last_step_time = now;
     if (std::isfinite(record->norm_before)) progress.norm.Add(now, record->norm_before);
+  }
+
+  void RecordFinalEvaluation() {
+    if (described_->evaluation().every_steps() == 0) return;
+    const v1::EvaluationResult evaluation = trainer_->Evaluate();
+    if (evaluation.examples() > 0) RecordEvaluation(evaluation);
   }
 
   void RecordEvaluation(const v1::EvaluationResult& evaluation) {

@@ -40,6 +40,7 @@ struct LayerTrace {
   absl::Span<const double> carry_ratio;
 
   // From here on only at Detail::kFull.
+  absl::Span<const double> hidden_gradient_norm;  // ||dL/dh_t|| alone, t = 0..T-1.
   absl::Span<const double> hidden_rms;  // sqrt(mean h^2), t = 0..T-1.
   absl::Span<const double> hidden_max;  // max |h|, t = 0..T-1.
   absl::Span<const double> cell_rms;    // LSTM: sqrt(mean c^2); empty for other cells.
@@ -51,7 +52,8 @@ struct LayerTrace {
   double dead_share = std::numeric_limits<double>::quiet_NaN();
   // Gates below: 4 for the LSTM, 3 for the GRU, 1 for the sigmoid RNN (its h), else 0.
   int gates = 0;
-  // Share of the gate's values below 0.05 and above 0.95. NaN for the candidate (GRU n, LSTM g).
+  // Share of the gate's values below 0.05 and above 0.95; of the candidate (GRU n, LSTM g), whose
+  // values lie between -1 and 1, of their magnitudes.
   std::array<double, kGatesMax> gate_closed{};
   std::array<double, kGatesMax> gate_open{};
 };

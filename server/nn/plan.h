@@ -50,7 +50,7 @@ struct Plan {
 };
 
 // Arrays over time in a layer's trace.
-constexpr int kTraceArrays = 7;
+constexpr int kTraceArrays = 8;
 
 }  // namespace gradwatch::nn
 

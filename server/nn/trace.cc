@@ -17,7 +17,16 @@ constexpr double kTanhSaturated = 0.99;
 constexpr double kGateClosed = 0.05;
 constexpr double kGateOpen = 0.95;
 
-enum ArrayIndex { kStateGradient, kCarry, kRatio, kHiddenRms, kHiddenMax, kCellRms, kCellMax };
+enum ArrayIndex {
+  kStateGradient,
+  kCarry,
+  kRatio,
+  kHiddenGradient,
+  kHiddenRms,
+  kHiddenMax,
+  kCellRms,
+  kCellMax
+};
 static_assert(kCellMax + 1 == kTraceArrays);
 
 struct Summary {
@@ -44,8 +53,8 @@ double JointNorm(const S* h, const S* c, int64_t n) {
 }
 
 struct Counts {
-  int64_t below;
-  int64_t above;
+  int64_t below = 0;
+  int64_t above = 0;
 };
 
 template <typename S>
@@ -57,6 +66,21 @@ Counts CountOutside(const S* values, int64_t n, double low, double high) {
   for (int64_t i = 0; i < n; ++i) {
     below += values[i] < lower ? 1 : 0;
     above += values[i] > upper ? 1 : 0;
+  }
+  return {below, above};
+}
+
+// Of the magnitudes.
+template <typename S>
+Counts CountMagnitudesOutside(const S* values, int64_t n, double low, double high) {
+  const S lower = static_cast<S>(low);
+  const S upper = static_cast<S>(high);
+  int32_t below = 0;
+  int32_t above = 0;
+  for (int64_t i = 0; i < n; ++i) {
+    const S magnitude = std::abs(values[i]);
+    below += magnitude < lower ? 1 : 0;
+    above += magnitude > upper ? 1 : 0;
   }
   return {below, above};
 }
@@ -103,19 +127,25 @@ void TraceRecorder::Begin(int64_t time_steps, Detail detail) {
   std::fill_n(alive_.data(), hidden_, uint8_t{0});
 }
 
-// Gates that end in a sigmoid, the candidate's place included.
-int TraceRecorder::SigmoidGates() const {
+int TraceRecorder::CountedGates() const {
   return cell_ == Cell::kRnnSigmoid || GatesOf(cell_) > 1 ? GatesOf(cell_) : 0;
+}
+
+// The gate that ends in tanh: n of the GRU, g of the LSTM.
+bool TraceRecorder::IsCandidate(int gate) const {
+  return cell_ != Cell::kRnnSigmoid && gate == 2;
 }
 
 template <typename S>
 void TraceRecorder::CountGates(int64_t rows, const S* h, const S* gates) {
-  const int count = SigmoidGates();
+  const int count = CountedGates();
   const S* activations = cell_ == Cell::kRnnSigmoid ? h : gates;
   for (int64_t b = 0; b < rows; ++b) {
     for (int gate = 0; gate < count; ++gate) {
       const S* values = activations + (b * count + gate) * hidden_;
-      const Counts counts = CountOutside(values, hidden_, kGateClosed, kGateOpen);
+      const Counts counts =
+          IsCandidate(gate) ? CountMagnitudesOutside(values, hidden_, kGateClosed, kGateOpen)
+                            : CountOutside(values, hidden_, kGateClosed, kGateOpen);
       closed_[gate] += counts.below;
       open_[gate] += counts.above;
     }
@@ -152,7 +182,9 @@ void TraceRecorder::RecordCut(int64_t t) { Array(kCarry)[t] = kNaN; }
 
 template <typename S>
 void TraceRecorder::RecordAdjoint(int64_t t, const S* h, const S* c, int64_t n) {
-  Array(kStateGradient)[t] = JointNorm(h, c, n);
+  const double hidden = SumOfSquares(h, n);
+  Array(kHiddenGradient)[t] = std::sqrt(hidden);
+  Array(kStateGradient)[t] = std::sqrt(c == nullptr ? hidden : hidden + SumOfSquares(c, n));
 }
 
 double TraceRecorder::Share(int64_t count) const {
@@ -165,11 +197,10 @@ void TraceRecorder::FinishShares(LayerTrace& trace) const {
     const int64_t dead = std::count(alive_.data(), alive_.data() + hidden_, uint8_t{0});
     trace.dead_share = static_cast<double>(dead) / static_cast<double>(hidden_);
   }
-  trace.gates = SigmoidGates();
+  trace.gates = CountedGates();
   for (int gate = 0; gate < trace.gates; ++gate) {
-    const bool candidate = cell_ != Cell::kRnnSigmoid && gate == 2;  // n of the GRU, g of the LSTM.
-    trace.gate_closed[gate] = candidate ? kNaN : Share(closed_[gate]);
-    trace.gate_open[gate] = candidate ? kNaN : Share(open_[gate]);
+    trace.gate_closed[gate] = Share(closed_[gate]);
+    trace.gate_open[gate] = Share(open_[gate]);
   }
 }
 
@@ -189,6 +220,7 @@ LayerTrace TraceRecorder::Finish() {
   trace.carry_norm = {carry, steps - 1};
   trace.carry_ratio = {ratio, steps - 1};
   if (detail_ != Detail::kFull) return trace;
+  trace.hidden_gradient_norm = {Array(kHiddenGradient), steps};
   trace.hidden_rms = {Array(kHiddenRms), steps};
   trace.hidden_max = {Array(kHiddenMax), steps};
   if (cell_ == Cell::kLstm) {

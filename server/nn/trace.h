@@ -41,7 +41,8 @@ class TraceRecorder {
   double* Array(int index) { return arrays_.data() + index * time_steps_max_; }
   template <typename S>
   void CountGates(int64_t rows, const S* h, const S* gates);
-  int SigmoidGates() const;
+  int CountedGates() const;
+  bool IsCandidate(int gate) const;
   double Share(int64_t count) const;
   void FinishShares(LayerTrace& trace) const;
 

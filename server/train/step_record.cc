@@ -91,7 +91,7 @@ void FillLayerTimeStats(const nn::Network<S>& network, const Batch& batch, v1::S
     Assign(trace.hidden_rms, message->mutable_hidden_rms());
     Assign(trace.cell_rms, message->mutable_cell_rms());
     if (loss_at_last) {
-      Assign(trace.state_gradient_norm, message->mutable_lag_profile());
+      Assign(trace.hidden_gradient_norm, message->mutable_lag_profile());
       std::reverse(message->mutable_lag_profile()->begin(), message->mutable_lag_profile()->end());
     }
     message->set_saturated_share(SaturatedShare(network, batch, layer));

@@ -146,18 +146,19 @@ def loss_of(case, data, readout):
 
 
 def through_time(case, loss, nodes):
-    """Per layer ||delta_t|| and ||carry_t||: joint over (h, c) for the LSTM, null at a cut."""
+    """Per layer ||delta_t||, ||dL/dh_t|| and ||carry_t||: joint over (h, c) for the LSTM, null at a cut."""
     traces = []
     for steps in nodes:
         every = [node.requires_grad_() for step in steps for node in step]
         grads = torch.autograd.grad(loss, every, retain_graph=True, allow_unused=True)
         grads = [torch.zeros_like(n) if g is None else g for n, g in zip(every, grads)]
-        norms = {"state_gradient_norm": [], "carry_norm": []}
+        norms = {"state_gradient_norm": [], "hidden_gradient_norm": [], "carry_norm": []}
         for t in range(len(steps)):
             h, h_fed, c_fed = grads[3 * t:3 * t + 3]
             if case["cell"] != "lstm":
                 c_fed = torch.zeros_like(h)
             norms["state_gradient_norm"].append(math.sqrt((h**2).sum() + (c_fed**2).sum()))
+            norms["hidden_gradient_norm"].append(h.norm().item())
             norms["carry_norm"].append(math.sqrt((h_fed**2).sum() + (c_fed**2).sum()))
         norms["carry_norm"].pop()
         cut = case["truncation"]

@@ -514,7 +514,7 @@ TEST(LayerTrace, CountsSaturatedTanhUnitsAndDeadReluUnits) {
 TEST(LayerTrace, CountsClosedAndOpenGatesOneByOne) {
   NetworkConfig config = ConfigOf(Cell::kLstm, 1, 2);
   Network<double> network(config, 2, 3);
-  const std::vector<double> bias = {-9, -9, 9, 0, 9, 9, 9, -9};  // i, f, g, o.
+  const std::vector<double> bias = {-9, -9, 9, 0, -9, 9, 9, -9};  // i, f, g, o.
   std::copy(bias.begin(), bias.end(), network.weights().begin() + 8 * 3 + 8 * 2);
 
   network.ForwardBackward(MakeBatch(config, {.rows = 2, .time_steps = 3}), Detail::kFull);
@@ -525,7 +525,8 @@ TEST(LayerTrace, CountsClosedAndOpenGatesOneByOne) {
   EXPECT_EQ(trace.gate_open[0], 0.0);
   EXPECT_EQ(trace.gate_closed[1], 0.0);
   EXPECT_EQ(trace.gate_open[1], 0.5);
-  EXPECT_TRUE(std::isnan(trace.gate_open[2]));
+  EXPECT_EQ(trace.gate_closed[2], 0.0);
+  EXPECT_EQ(trace.gate_open[2], 1.0);
   EXPECT_EQ(trace.gate_closed[3], 0.5);
   EXPECT_EQ(trace.gate_open[3], 0.5);
 }

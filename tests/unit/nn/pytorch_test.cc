@@ -194,17 +194,19 @@ TEST_P(PyTorch, HasTheSameGradientThroughTime) {
   Network<double> network(fixture.config, fixture.batch.rows, fixture.batch.time_steps);
   LoadWeights(fixture, network);
 
-  network.ForwardBackward(fixture.batch, Detail::kGrowth);
+  network.ForwardBackward(fixture.batch, Detail::kFull);
 
   for (int layer = 0; layer < fixture.config.layers; ++layer) {
     const LayerTrace& trace = network.traces()[static_cast<size_t>(layer)];
     const Json& expected = fixture.json.at("traces").at(static_cast<size_t>(layer));
     const auto adjoint = expected.at("state_gradient_norm").get<std::vector<double>>();
+    const auto hidden = expected.at("hidden_gradient_norm").get<std::vector<double>>();
     const Json& carry = expected.at("carry_norm");
     ASSERT_EQ(trace.state_gradient_norm.size(), adjoint.size());
     ASSERT_EQ(trace.carry_norm.size(), adjoint.size() - 1);
     for (size_t t = 0; t < adjoint.size(); ++t) {
       EXPECT_NEAR(trace.state_gradient_norm[t], adjoint[t], 1e-10 * adjoint[t]) << "t " << t;
+      EXPECT_NEAR(trace.hidden_gradient_norm[t], hidden[t], 1e-10 * adjoint[t]) << "t " << t;
     }
     for (size_t t = 0; t + 1 < adjoint.size(); ++t) {
       if (carry[t].is_null()) {
