@@ -88,8 +88,9 @@ std::string SettingsOf(const v1::RuleSettings& defaults) {
 Command RulesCommand() {
   Command command{.name = "rules",
                   .purpose = "List the built-in rules with their conditions and defaults.",
-                  .description = "The settings are what submit --rule RULE:... and update --rule "
-                                 "can change.",
+                  .description =
+                      "The settings are what submit --rule RULE:... and update --rule "
+                      "can change.",
                   .examples = {"alerts rules", "alerts rules -o json"}};
   command.run = [](Session* session) -> absl::StatusOr<int> {
     const absl::StatusOr<client::Client*> client = session->Connect();

@@ -38,11 +38,21 @@ std::string Session::Paint(Color color, absl::string_view text) const {
   if (!paint || text.empty()) return std::string(text);
   absl::string_view code = "1";
   switch (color) {
-    case Color::kBold: code = "1"; break;
-    case Color::kDim: code = "2"; break;
-    case Color::kRed: code = "31"; break;
-    case Color::kYellow: code = "33"; break;
-    case Color::kGreen: code = "32"; break;
+    case Color::kBold:
+      code = "1";
+      break;
+    case Color::kDim:
+      code = "2";
+      break;
+    case Color::kRed:
+      code = "31";
+      break;
+    case Color::kYellow:
+      code = "33";
+      break;
+    case Color::kGreen:
+      code = "32";
+      break;
   }
   return absl::StrCat("\033[", code, "m", text, "\033[0m");
 }
@@ -93,9 +103,8 @@ SetFlag Into(double* target) {
 SetFlag Into(absl::Duration* target) {
   return [target](const std::string& value) {
     double seconds = 0;
-    const bool parsed = absl::SimpleAtod(value, &seconds)
-                            ? (*target = absl::Seconds(seconds), true)
-                            : absl::ParseDuration(value, target);
+    const bool parsed = absl::SimpleAtod(value, &seconds) ? (*target = absl::Seconds(seconds), true)
+                                                          : absl::ParseDuration(value, target);
     if (parsed && *target >= absl::ZeroDuration()) return absl::OkStatus();
     return absl::InvalidArgumentError(
         absl::StrCat("wants seconds, or a time such as 500ms or 2m, not '", value, "'"));
@@ -121,6 +130,13 @@ SetFlag OneOf(std::vector<std::string> choices, std::string* target) {
                                                    ", not '", value, "'",
                                                    DidYouMean(value, choices)));
   };
+}
+
+Flag JobArgument(std::string* job) {
+  return {.names = "JOB",
+          .value = "JOB",
+          .help = "The job's id, with or without \"jobs/\".",
+          .set = Into(job)};
 }
 
 std::string JobName(absl::string_view id) { return Named("jobs/", id); }

@@ -78,15 +78,15 @@ using SetFlag = std::function<absl::Status(const std::string&)>;
 
 // A flag, or a positional argument.
 struct Flag {
-  std::string names;            // "-o,--output"; a name without dashes is positional.
-  std::string value;            // What the help calls its value; empty: a switch.
-  std::string help;             // One sentence without its default.
-  std::string default_text;     // Shown in the help.
-  std::string field = {};       // The job's field that it sets; errors about it name the flag.
-  std::string group = {};       // Heading in the help.
-  bool repeated = false;        // May be given several times (positional: several values).
-  bool required = true;         // Positional only.
-  SetFlag set = {};             // Called for each value; for a switch with "".
+  std::string names;         // "-o,--output"; a name without dashes is positional.
+  std::string value;         // What the help calls its value; empty: a switch.
+  std::string help;          // One sentence without its default.
+  std::string default_text;  // Shown in the help.
+  std::string field = {};    // The job's field that it sets; errors about it name the flag.
+  std::string group = {};    // Heading in the help.
+  bool repeated = false;     // May be given several times (positional: several values).
+  bool required = true;      // Positional only.
+  SetFlag set = {};          // Called for each value; for a switch with "".
 };
 
 // One command of the program, or a group of them.
@@ -113,6 +113,9 @@ SetFlag Into(absl::Duration* target);  // Seconds ("10", "0.5") or with a unit (
 SetFlag Into(bool* target);            // A switch: true.
 // One of the choices; another value is an error with "did you mean".
 SetFlag OneOf(std::vector<std::string> choices, std::string* target);
+
+// The positional JOB.
+Flag JobArgument(std::string* job);
 
 // "jobs/x" for "x" and for "jobs/x"; the same for data sets.
 std::string JobName(absl::string_view id);

@@ -35,8 +35,8 @@ Command VersionCommand();   // commands.cc
 
 // How a job is waited for.
 struct WatchOptions {
-  std::string job;                    // Id or name.
-  std::optional<int64_t> from_step;   // Absent: what is kept, thinned out, then live.
+  std::string job;                   // Id or name.
+  std::optional<int64_t> from_step;  // Absent: what is kept, thinned out, then live.
   absl::Duration interval = absl::Seconds(1);
   bool interval_given = false;
   bool reconnect = false;

@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <cmath>
 #include <functional>
-#include <limits>
 #include <optional>
 #include <set>
 #include <utility>
@@ -19,7 +18,6 @@ namespace {
 
 using Align = Table::Align;
 
-constexpr double kNaN = std::numeric_limits<double>::quiet_NaN();
 // At least this share of right answers counts as solved.
 constexpr double kSolvedShare = 0.95;
 // A loss within 5 % of what guessing gives is chance.

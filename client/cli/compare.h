@@ -16,8 +16,8 @@ namespace gradwatch::cli {
 // What is known of one job.
 struct JobSummary {
   v1::Job job;
-  v1::QueryStatsResponse history;   // Its whole history in a few buckets.
-  std::vector<v1::Alert> alerts;    // Firing and resolved.
+  v1::QueryStatsResponse history;  // Its whole history in a few buckets.
+  std::vector<v1::Alert> alerts;   // Firing and resolved.
 };
 
 // The largest finite norm before clipping; NaN when there is none.

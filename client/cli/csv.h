@@ -12,7 +12,8 @@
 // same bits.
 namespace gradwatch::cli {
 
-// The heading: scalars, then for each parameter its norm and largest entry, "norm/rnn.weight_hh_l0".
+// The heading: scalars, then for each parameter its norm and largest entry,
+// "norm/rnn.weight_hh_l0".
 std::string CsvHeader(const std::vector<v1::ParameterInfo>& parameters);
 
 // One step under that heading.

@@ -196,8 +196,8 @@ std::string DescribeSettings(const v1::Job& job) {
   Line("optimizer", DescribeOptimizer(job.optimizer()), &text);
   Line("clipping", DescribeClipping(job), &text);
   const v1::Training& training = job.training();
-  std::string length = absl::StrCat(training.step_limit(), " steps of batch ",
-                                    training.batch_size());
+  std::string length =
+      absl::StrCat(training.step_limit(), " steps of batch ", training.batch_size());
   if (training.has_truncation()) absl::StrAppend(&length, ", truncated at ", training.truncation());
   if (training.precision() == v1::Training::PRECISION_FLOAT64) length += ", float64";
   Line("training", length, &text);
@@ -251,23 +251,24 @@ std::string DescribeJob(const v1::Job& job, absl::Time now) {
     if (stats.has_growth()) {
       std::string growth = FormatNumber(stats.growth().growth_factor());
       if (stats.growth().has_horizon()) {
-        absl::StrAppend(&growth, ", horizon ",
-                        stats.growth().horizon_beyond_window() ? "at least " : "",
-                        FormatNumber(stats.growth().horizon_beyond_window()
-                                         ? stats.growth().window()
-                                         : stats.growth().horizon()),
-                        " time steps");
+        absl::StrAppend(
+            &growth, ", horizon ", stats.growth().horizon_beyond_window() ? "at least " : "",
+            FormatNumber(stats.growth().horizon_beyond_window() ? stats.growth().window()
+                                                                : stats.growth().horizon()),
+            " time steps");
       }
       Line("growth", growth, &text);
     }
     Line("clip rate", FormatShare(job.clip_rate()), &text);
   }
-  if (job.nonfinite_steps() > 0) Line("not finite", absl::StrCat(job.nonfinite_steps(), " steps"), &text);
-  if (job.has_latest_evaluation()) Line("evaluated", DescribeEvaluation(job.latest_evaluation()), &text);
+  if (job.nonfinite_steps() > 0)
+    Line("not finite", absl::StrCat(job.nonfinite_steps(), " steps"), &text);
+  if (job.has_latest_evaluation())
+    Line("evaluated", DescribeEvaluation(job.latest_evaluation()), &text);
   if (job.has_best_evaluation()) Line("best", DescribeEvaluation(job.best_evaluation()), &text);
   if (job.alerts_firing() > 0) {
-    Line("alerts", absl::StrCat(job.alerts_firing(), " firing (gradwatch alerts ",
-                                IdOf(job.name()), ")"),
+    Line("alerts",
+         absl::StrCat(job.alerts_firing(), " firing (gradwatch alerts ", IdOf(job.name()), ")"),
          &text);
   }
   if (job.has_create_time()) {
@@ -276,7 +277,7 @@ std::string DescribeJob(const v1::Job& job, absl::Time now) {
   if (job.has_start_time()) {
     Line("ran for",
          FormatElapsed((job.has_end_time() ? FromProto(job.end_time()) : now) -
-                        FromProto(job.start_time())),
+                       FromProto(job.start_time())),
          &text);
   }
   if (job.memory_bytes() > 0) Line("memory", FormatBytes(job.memory_bytes()), &text);

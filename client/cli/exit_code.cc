@@ -128,7 +128,8 @@ std::string Explain(const absl::Status& status, const ErrorContext& context) {
     case absl::StatusCode::kUnimplemented:
       return absl::StrCat("the server at ", context.server,
                           " does not know this call: it is older than this program, or not "
-                          "gradwatchd (", message, ")");
+                          "gradwatchd (",
+                          message, ")");
     case absl::StatusCode::kUnauthenticated:
     case absl::StatusCode::kPermissionDenied:
       return absl::StrCat(message, ": see --tls, --ca-file, --cert and --key");

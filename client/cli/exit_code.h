@@ -12,13 +12,13 @@
 namespace gradwatch::cli {
 
 inline constexpr int kOk = 0;
-inline constexpr int kFailed = 1;        // The operation, or the job that was waited for.
-inline constexpr int kUsage = 2;         // A flag or a setting is wrong.
+inline constexpr int kFailed = 1;  // The operation, or the job that was waited for.
+inline constexpr int kUsage = 2;   // A flag or a setting is wrong.
 inline constexpr int kNotFound = 3;
 inline constexpr int kDenied = 4;
-inline constexpr int kConflict = 5;      // State does not allow it; waiting: the job was cancelled.
+inline constexpr int kConflict = 5;  // State does not allow it; waiting: the job was cancelled.
 inline constexpr int kTimeout = 6;
-inline constexpr int kUnavailable = 7;   // No server, or it went away.
+inline constexpr int kUnavailable = 7;  // No server, or it went away.
 inline constexpr int kInterrupted = 130;
 
 int ExitCodeOf(const absl::Status& status);

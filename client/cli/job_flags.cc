@@ -69,7 +69,7 @@ struct TaskName {
   const char* flag;   // "temporal-order"
   const char* field;  // "temporal_order"
 };
-constexpr TaskName kTasks[] = {{"adding", "adding"},         {"temporal-order", "temporal_order"},
+constexpr TaskName kTasks[] = {{"adding", "adding"},           {"temporal-order", "temporal_order"},
                                {"copy-memory", "copy_memory"}, {"mackey-glass", "mackey_glass"},
                                {"language", "language"},       {"forecast", "forecast"}};
 
@@ -194,8 +194,8 @@ std::vector<Flag> TaskFlags(JobFlags* job) {
 
 // --- network ---
 
-Flag InitFlag(JobFlags* job, const std::string& names, const std::string& tensor,
-              std::string help, std::string default_text) {
+Flag InitFlag(JobFlags* job, const std::string& names, const std::string& tensor, std::string help,
+              std::string default_text) {
   const std::string field = absl::StrCat("model.initialization.", tensor);
   return {.names = names,
           .value = "INIT",
@@ -388,8 +388,8 @@ absl::Status ApplyTask(const JobFlags& flags, v1::Job* job) {
       if (wanted == task.flag && !(job->has_task() && KindOf(job->task()) == task.field &&
                                    job->task().kind_case() != v1::Task::KIND_NOT_SET)) {
         v1::Task* const fresh = job->mutable_task();
-        fresh->GetReflection()->MutableMessage(
-            fresh, fresh->GetDescriptor()->FindFieldByName(task.field));
+        fresh->GetReflection()->MutableMessage(fresh,
+                                               fresh->GetDescriptor()->FindFieldByName(task.field));
       }
     }
   }
@@ -397,8 +397,7 @@ absl::Status ApplyTask(const JobFlags& flags, v1::Job* job) {
     if (!flags.text_path.empty() || !flags.csv_path.empty()) {
       return Invalid("--dataset names data on the server, --text and --csv upload some: give one");
     }
-    const absl::Status status =
-        SetOfTask("--dataset", "dataset", DatasetName(flags.dataset), job);
+    const absl::Status status = SetOfTask("--dataset", "dataset", DatasetName(flags.dataset), job);
     if (!status.ok()) return status;
   }
   for (const auto& [columns, flag] :
@@ -457,13 +456,13 @@ absl::StatusOr<v1::Clipping> ClipFlags::ToProto() const {
   };
   absl::Status status;
   if (!parameter.empty()) {
-    status = fill("--clip-parameter-norm", parameter,
-                  clipping.add_policies()->mutable_parameter_norm());
+    status =
+        fill("--clip-parameter-norm", parameter, clipping.add_policies()->mutable_parameter_norm());
   }
   // An order or convention alone belongs to the default policy.
-  const std::string norm = !global.empty()                        ? global
+  const std::string norm = !global.empty()                      ? global
                            : value.empty() && parameter.empty() ? "1"
-                                                                  : "none";
+                                                                : "none";
   if (status.ok() && norm != "none") {
     status = fill("--clip", norm, clipping.add_policies()->mutable_global_norm());
   }
@@ -549,9 +548,8 @@ absl::StatusOr<v1::RuleSettings> ParseRule(const std::string& text) {
     known.push_back(v1::RuleId_descriptor()->value(i)->name().substr(8));
   }
   if (!v1::RuleId_Parse(name, &id) || id == v1::RULE_ID_UNSPECIFIED) {
-    return Invalid(absl::StrCat("knows no rule '", parts.first, "'",
-                                DidYouMean(parts.first, known), " There are ",
-                                absl::StrJoin(known, ", ")));
+    return Invalid(absl::StrCat("knows no rule '", parts.first, "'", DidYouMean(parts.first, known),
+                                " There are ", absl::StrJoin(known, ", ")));
   }
   settings.set_id(id);
   for (const absl::string_view item : absl::StrSplit(parts.second, ',', absl::SkipEmpty())) {

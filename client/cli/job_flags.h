@@ -18,11 +18,11 @@ namespace gradwatch::cli {
 
 // "0.5" or "none" and so on into the list of policies: value, then per parameter, then global.
 struct ClipFlags {
-  std::string global;         // --clip: a norm, or "none".
-  std::string value;          // --clip-value: "MIN,MAX", either may be empty; "X" is "-X,X".
-  std::string parameter;      // --clip-parameter-norm: a norm.
-  std::string order;          // --clip-order: l1, l2 or inf.
-  std::string convention;     // --clip-convention: torch or exact.
+  std::string global;      // --clip: a norm, or "none".
+  std::string value;       // --clip-value: "MIN,MAX", either may be empty; "X" is "-X,X".
+  std::string parameter;   // --clip-parameter-norm: a norm.
+  std::string order;       // --clip-order: l1, l2 or inf.
+  std::string convention;  // --clip-convention: torch or exact.
 
   bool given() const;
   // INVALID_ARGUMENT names the flag. Numbers out of range are left for the server to refuse.
@@ -43,7 +43,8 @@ void MergeRule(const v1::RuleSettings& rule,
                google::protobuf::RepeatedPtrField<v1::RuleSettings>* rules);
 
 // "key=value" into the map. INVALID_ARGUMENT without "=".
-absl::Status ParseLabel(const std::string& text, google::protobuf::Map<std::string, std::string>* labels);
+absl::Status ParseLabel(const std::string& text,
+                        google::protobuf::Map<std::string, std::string>* labels);
 
 // --- a whole job ---
 

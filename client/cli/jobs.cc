@@ -14,18 +14,11 @@
 namespace gradwatch::cli {
 namespace {
 
-Flag JobArgument(std::string* job) {
-  return {.names = "JOB",
-          .value = "JOB",
-          .help = "The job's id, with or without \"jobs/\".",
-          .set = Into(job)};
-}
-
 // What pause, resume and cancel share.
 template <typename Request>
-Command ActionCommand(Command command, std::string done,
-                      absl::StatusOr<v1::JobActionResponse> (client::Client::*method)(
-                          const Request&)) {
+Command ActionCommand(
+    Command command, std::string done,
+    absl::StatusOr<v1::JobActionResponse> (client::Client::*method)(const Request&)) {
   const auto jobs = std::make_shared<std::vector<std::string>>();
   command.flags = {{.names = "JOB",
                     .value = "JOB",
@@ -44,8 +37,7 @@ Command ActionCommand(Command command, std::string done,
         session->PrintJson(*response, jobs->size() > 1);
       } else {
         const v1::Job::State state = response->job().state();
-        const bool pending =
-            state == v1::Job::STATE_PAUSING || state == v1::Job::STATE_CANCELLING;
+        const bool pending = state == v1::Job::STATE_PAUSING || state == v1::Job::STATE_CANCELLING;
         session->out() << response->job().name() << " " << StateName(state) << ": "
                        << (pending ? "will be done at the next step boundary"
                                    : absl::StrCat(done, " step ", response->effective_step()))
@@ -220,7 +212,8 @@ Command ListCommand() {
     } else if (jobs->jobs().empty()) {
       session->Note("no jobs: gradwatch submit makes one");
     } else {
-      session->out() << JobTable({jobs->jobs().begin(), jobs->jobs().end()}, absl::Now()).ToString();
+      session->out()
+          << JobTable({jobs->jobs().begin(), jobs->jobs().end()}, absl::Now()).ToString();
     }
     return kOk;
   };
@@ -261,11 +254,10 @@ Command PauseCommand() {
 }
 
 Command ResumeCommand() {
-  return ActionCommand<v1::ResumeJobRequest>(
-      {.name = "resume",
-       .purpose = "Queue a paused job again.",
-       .examples = {"resume my-job", "resume job-1 job-2"}},
-      "goes on with", &client::Client::ResumeJob);
+  return ActionCommand<v1::ResumeJobRequest>({.name = "resume",
+                                              .purpose = "Queue a paused job again.",
+                                              .examples = {"resume my-job", "resume job-1 job-2"}},
+                                             "goes on with", &client::Client::ResumeJob);
 }
 
 Command CancelCommand() {
@@ -281,8 +273,9 @@ Command UpdateCommand() {
   Command command{
       .name = "update",
       .purpose = "Change settings of a job, also while it runs.",
-      .description = "Applied between two steps, all or nothing; the answer says from which step "
-                     "on. Any --clip flag replaces all policies that the job had.",
+      .description =
+          "Applied between two steps, all or nothing; the answer says from which step "
+          "on. Any --clip flag replaces all policies that the job had.",
       .examples = {"update my-job --clip 0.5", "update my-job --clip none --lr 0.01",
                    "update my-job --rule EXPLODING_ABS:threshold=500 --label owner=ann"},
       .flags = {JobArgument(&flags->job)}};
@@ -290,43 +283,43 @@ Command UpdateCommand() {
     if (flag.names == "--clip") flag.default_text.clear();
     command.flags.push_back(std::move(flag));
   }
-  for (Flag& flag : std::vector<Flag>{
-           {.names = "--lr",
-            .value = "RATE",
-            .help = "Learning rate.",
-            .field = "optimizer.learning_rate",
-            .set = Into(&flags->learning_rate)},
-           {.names = "--steps",
-            .value = "N",
-            .help = "Step limit, not below the steps done.",
-            .field = "training.step_limit",
-            .set = Into(&flags->steps)},
-           {.names = "--name",
-            .value = "TEXT",
-            .help = "Name for people.",
-            .field = "display_name",
-            .set =
-                [flags](const std::string& text) {
-                  flags->name_given = true;
-                  return Into(&flags->name)(text);
-                }},
-           {.names = "--label",
-            .value = "KEY=VALUE",
-            .help = "Set a label; may be repeated.",
-            .field = "labels",
-            .repeated = true,
-            .set = Into(&flags->labels)},
-           {.names = "--remove-label",
-            .value = "KEY",
-            .help = "Remove a label; may be repeated.",
-            .repeated = true,
-            .set = Into(&flags->removed_labels)},
-           {.names = "--rule",
-            .value = "RULE:SETTINGS",
-            .help = "Settings of an alert rule, as in submit; may be repeated.",
-            .field = "rules",
-            .repeated = true,
-            .set = Into(&flags->rules)}}) {
+  for (Flag& flag :
+       std::vector<Flag>{{.names = "--lr",
+       .value = "RATE",
+       .help = "Learning rate.",
+       .field = "optimizer.learning_rate",
+       .set = Into(&flags->learning_rate)},
+                         {.names = "--steps",
+                         .value = "N",
+                         .help = "Step limit, not below the steps done.",
+                         .field = "training.step_limit",
+                         .set = Into(&flags->steps)},
+                         {.names = "--name",
+                         .value = "TEXT",
+                         .help = "Name for people.",
+                         .field = "display_name",
+                         .set =
+                              [flags](const std::string& text) {
+                                flags->name_given = true;
+                                return Into(&flags->name)(text);
+                              }},
+                         {.names = "--label",
+                         .value = "KEY=VALUE",
+                         .help = "Set a label; may be repeated.",
+                         .field = "labels",
+                         .repeated = true,
+                         .set = Into(&flags->labels)},
+                         {.names = "--remove-label",
+                         .value = "KEY",
+                         .help = "Remove a label; may be repeated.",
+                         .repeated = true,
+                         .set = Into(&flags->removed_labels)},
+                         {.names = "--rule",
+                         .value = "RULE:SETTINGS",
+                         .help = "Settings of an alert rule, as in submit; may be repeated.",
+                         .field = "rules",
+                         .repeated = true,
+                         .set = Into(&flags->rules)}}) {
     command.flags.push_back(std::move(flag));
   }
   command.run = [flags](Session* session) -> absl::StatusOr<int> {

@@ -21,9 +21,11 @@ constexpr size_t kHelpWidth = 100;
 constexpr size_t kFlagColumns = 34;
 
 constexpr char kEpilogue[] =
-    "Exit codes: 0 done, 1 failed, 2 wrong usage or setting, 3 not found, 4 denied, 5 the state does\n"
+    "Exit codes: 0 done, 1 failed, 2 wrong usage or setting, 3 not found, 4 denied, 5 the state "
+    "does\n"
     "not allow it, 6 timeout, 7 no server, 130 interrupted. watch and submit --wait: 0 the job\n"
-    "succeeded, 1 it failed, 3 unknown job, 5 it was cancelled, 6 timeout, 130 Ctrl-C (the job goes on).\n"
+    "succeeded, 1 it failed, 3 unknown job, 5 it was cancelled, 6 timeout, 130 Ctrl-C (the job "
+    "goes on).\n"
     "Environment: GRADWATCH_SERVER (a default for --server), NO_COLOR.\n";
 
 bool IsPositional(const Flag& flag) { return !absl::StartsWith(flag.names, "-"); }
@@ -36,7 +38,8 @@ class Help {
 
   std::string OfProgram() const {
     std::string text =
-        "gradwatch watches the gradient of recurrent-network training jobs on a gradwatchd server.\n\n"
+        "gradwatch watches the gradient of recurrent-network training jobs on a gradwatchd "
+        "server.\n\n"
         "Usage: gradwatch COMMAND [ARGUMENTS] [FLAGS]\n\nCommands:\n";
     for (const Command& command : commands_) Row(command.name, command.purpose, &text);
     absl::StrAppend(&text, "\nExamples:\n",
@@ -52,7 +55,8 @@ class Help {
   std::string OfCommand(const Command& command, const std::string& path) const {
     std::string usage = absl::StrCat("Usage: gradwatch ", path);
     std::vector<Flag> positional, named;
-    for (const Flag& flag : command.flags) (IsPositional(flag) ? positional : named).push_back(flag);
+    for (const Flag& flag : command.flags)
+      (IsPositional(flag) ? positional : named).push_back(flag);
     for (const Flag& flag : positional) {
       const std::string name = absl::StrCat(flag.names, flag.repeated ? "..." : "");
       absl::StrAppend(&usage, " ", flag.required ? name : absl::StrCat("[", name, "]"));
@@ -186,9 +190,8 @@ std::vector<Flag> GlobalFlags(GlobalOptions* globals) {
 }
 
 void AddFlag(const Flag& flag, CLI::App* app) {
-  const std::string shown = IsPositional(flag)
-                                ? flag.names
-                                : std::string(flag.names.substr(flag.names.rfind(',') + 1));
+  const std::string shown =
+      IsPositional(flag) ? flag.names : std::string(flag.names.substr(flag.names.rfind(',') + 1));
   const auto take = [set = flag.set, shown](const CLI::results_t& values) {
     for (const std::string& value : values) {
       if (const absl::Status status = set(value); !status.ok()) {
@@ -254,8 +257,9 @@ absl::Status UnknownWord(const std::string& word, const Node* node,
         NamesOf(node == nullptr ? commands : node->command->subcommands);
     const std::string hint = DidYouMean(word, names);
     return Misunderstood(
-        absl::StrCat("there is no command '", path, path.empty() ? "" : " ", word, "'",
-                     hint.empty() ? absl::StrCat("; there are ", absl::StrJoin(names, ", ")) : hint),
+        absl::StrCat(
+            "there is no command '", path, path.empty() ? "" : " ", word, "'",
+            hint.empty() ? absl::StrCat("; there are ", absl::StrJoin(names, ", ")) : hint),
         path);
   }
   std::vector<std::string> names;
@@ -310,10 +314,10 @@ absl::StatusOr<Parsed> ParseCommandLine(const std::vector<std::string>& argument
   if (!error.empty()) return Misunderstood(error, path);
   if (chosen == nullptr) return Misunderstood("which command?", "");
   if (!chosen->command->run) {
-    return Misunderstood(absl::StrCat("which of ", path, ": ",
-                                      absl::StrJoin(NamesOf(chosen->command->subcommands), ", "),
-                                      "?"),
-                         path);
+    return Misunderstood(
+        absl::StrCat("which of ", path, ": ",
+                     absl::StrJoin(NamesOf(chosen->command->subcommands), ", "), "?"),
+        path);
   }
   return Parsed{chosen->command, path, ""};
 }

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <limits>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -14,7 +13,6 @@
 namespace gradwatch::cli {
 namespace {
 
-constexpr double kNaN = std::numeric_limits<double>::quiet_NaN();
 constexpr size_t kLabelColumns = 11;
 
 void AddToRange(double minimum, double maximum, double mean, double last, int64_t count,
@@ -69,8 +67,8 @@ void AppendChart(absl::string_view title, const std::vector<double>& series, Cha
   if (!AnyFinite(series)) return;
   const Extremes extremes = FiniteExtremes(series);
   constexpr double kFarApart = 100;
-  chart.log = chart.log ||
-              (extremes.minimum > 0 && extremes.maximum > kFarApart * extremes.minimum);
+  chart.log =
+      chart.log || (extremes.minimum > 0 && extremes.maximum > kFarApart * extremes.minimum);
   const absl::string_view bar = chart.unicode ? "┤" : "|";
   const std::vector<std::string> rows = ChartRows(series, chart);
   absl::StrAppend(text, title, chart.log ? ", logarithmic" : "", "\n");
@@ -185,8 +183,7 @@ std::vector<Report> ReportsOf(const v1::QueryStatsResponse& history) {
   auto evaluation = history.evaluations().begin();
   std::optional<v1::EvaluationResult> newest;
   for (const v1::FoldedStats& bucket : history.buckets()) {
-    while (evaluation != history.evaluations().end() &&
-           evaluation->step() <= bucket.last_step()) {
+    while (evaluation != history.evaluations().end() && evaluation->step() <= bucket.last_step()) {
       newest = *evaluation++;
     }
     reports.push_back({bucket, newest, std::nullopt});
@@ -195,9 +192,9 @@ std::vector<Report> ReportsOf(const v1::QueryStatsResponse& history) {
 }
 
 std::string ReportHeader(bool unicode) {
-  return Row({"step", "loss", "norm before", "after    ", "clipped", "growth", "evaluated",
-              "steps/s"},
-             unicode, true);
+  return Row(
+      {"step", "loss", "norm before", "after    ", "clipped", "growth", "evaluated", "steps/s"},
+      unicode, true);
 }
 
 std::string ReportLine(const Report& report, bool unicode) {
@@ -242,9 +239,8 @@ std::string Timeline(const v1::QueryStatsResponse& history, const TimelineStyle&
   AppendChart("accuracy of the evaluations", Accuracies(history), chart, &text);
   const std::string first = absl::StrCat("step ", history.buckets(0).first_step());
   const std::string last = absl::StrCat(history.buckets().rbegin()->last_step());
-  const size_t room = chart.width > first.size() + last.size()
-                          ? chart.width - first.size() - last.size()
-                          : 1;
+  const size_t room =
+      chart.width > first.size() + last.size() ? chart.width - first.size() - last.size() : 1;
   absl::StrAppend(&text, std::string(kLabelColumns + 2, ' '), first, std::string(room, ' '), last,
                   "\n");
   return text;
@@ -258,14 +254,13 @@ std::vector<std::string> LiveView(const v1::Job& job, const std::vector<Report>&
   }
   const Report& newest = reports.back();
   const v1::FoldedStats& steps = newest.steps;
-  std::string head = absl::StrCat(job.name(), "  ", DescribeModel(job.model()), "  clip ",
-                                  DescribeClipping(job), "  step ", steps.last_step(), " of ",
-                                  job.training().step_limit());
+  std::string head =
+      absl::StrCat(job.name(), "  ", DescribeModel(job.model()), "  clip ", DescribeClipping(job),
+                   "  step ", steps.last_step(), " of ", job.training().step_limit());
   if (newest.steps_per_second && *newest.steps_per_second > 0) {
     const double left = static_cast<double>(job.training().step_limit() - steps.last_step());
-    absl::StrAppend(&head, "  ", absl::StrFormat("%.0f", *newest.steps_per_second),
-                    " steps/s, ", FormatElapsed(absl::Seconds(left / *newest.steps_per_second)),
-                    " left");
+    absl::StrAppend(&head, "  ", absl::StrFormat("%.0f", *newest.steps_per_second), " steps/s, ",
+                    FormatElapsed(absl::Seconds(left / *newest.steps_per_second)), " left");
   }
   lines.push_back(head);
   ChartStyle chart;
@@ -288,8 +283,8 @@ std::vector<std::string> LiveView(const v1::Job& job, const std::vector<Report>&
                     Sparkline(values, chart));
   };
   const absl::string_view arrow = style.unicode ? " → " : " -> ";
-  add("loss", Cell(steps.loss(), steps.loss().mean(), steps),
-      series(&v1::FoldedStats::loss, false), false);
+  add("loss", Cell(steps.loss(), steps.loss().mean(), steps), series(&v1::FoldedStats::loss, false),
+      false);
   add("norm",
       absl::StrCat(Cell(steps.norm_before(), steps.norm_before().maximum(), steps), arrow,
                    Cell(steps.norm_after(), steps.norm_after().maximum(), steps)),

@@ -23,8 +23,8 @@ absl::StatusOr<v1::Job> FetchJob(client::Client* client, const std::string& name
   return client->GetJob(request);
 }
 
-absl::StatusOr<v1::QueryStatsResponse> FetchHistory(client::Client* client,
-                                                    const std::string& name, int points) {
+absl::StatusOr<v1::QueryStatsResponse> FetchHistory(client::Client* client, const std::string& name,
+                                                    int points) {
   v1::QueryStatsRequest request;
   request.set_name(name);
   request.set_points(points);
@@ -65,8 +65,7 @@ absl::StatusOr<int> Compare(const std::vector<std::string>& jobs, Session* sessi
   }
   for (const JobSummary& summary : summaries) {
     session->out() << session->Paint(Color::kBold, absl::StrCat(IdOf(summary.job.name()), ":"))
-                   << " "
-                   << Wrap(Verdict(summary), width - IdOf(summary.job.name()).size() - 2, 2)
+                   << " " << Wrap(Verdict(summary), width - IdOf(summary.job.name()).size() - 2, 2)
                    << "\n";
   }
   return kOk;
@@ -202,64 +201,56 @@ absl::StatusOr<int> Download(const std::string& job, const std::string& wanted_p
   return kOk;
 }
 
-Flag JobArgument(std::string* job) {
-  return {.names = "JOB",
-          .value = "JOB",
-          .help = "The job's id, with or without \"jobs/\".",
-          .set = Into(job)};
-}
-
 }  // namespace
 
 Command CompareCommand() {
   const auto jobs = std::make_shared<std::vector<std::string>>();
-  Command command{
-      .name = "compare",
-      .purpose = "Put jobs beside each other and say what became of each.",
-      .description = "LOSS is that of the newest evaluation on held-out examples, RIGHT its share "
-                     "of right answers, LARGEST NORM the largest finite gradient norm before "
-                     "clipping, GROWTH the mean growth factor through time.",
-      .examples = {"compare clipped unclipped", "compare job-1 job-2 job-3 -o json"},
-      .flags = {{.names = "JOB",
-                 .value = "JOB",
-                 .help = "Ids of one or more jobs.",
-                 .repeated = true,
-                 .set = Into(jobs.get())}}};
+  Command command{.name = "compare",
+                  .purpose = "Put jobs beside each other and say what became of each.",
+                  .description =
+                      "LOSS is that of the newest evaluation on held-out examples, RIGHT its share "
+                      "of right answers, LARGEST NORM the largest finite gradient norm before "
+                      "clipping, GROWTH the mean growth factor through time.",
+                  .examples = {"compare clipped unclipped", "compare job-1 job-2 job-3 -o json"},
+                  .flags = {{.names = "JOB",
+                             .value = "JOB",
+                             .help = "Ids of one or more jobs.",
+                             .repeated = true,
+                             .set = Into(jobs.get())}}};
   command.run = [jobs](Session* session) { return Compare(*jobs, session); };
   return command;
 }
 
 Command ExportCommand() {
   const auto flags = std::make_shared<ExportFlags>();
-  Command command{
-      .name = "export",
-      .purpose = "Write the statistics of every recorded step as CSV or JSON lines.",
-      .description = "CSV has the scalars and the norms of each parameter tensor; JSON lines have "
-                     "everything, as proto JSON with the field names of the .proto files.",
-      .examples = {"export my-job --output my-job.csv",
-                   "export my-job --format jsonl | jq .norm_before"},
-      .flags = {JobArgument(&flags->job),
-                {.names = "--format",
-                 .value = "csv|jsonl",
-                 .help = "Form of the file.",
-                 .default_text = "csv",
-                 .set = OneOf({"csv", "jsonl"}, &flags->format)},
-                {.names = "--output",
-                 .value = "FILE",
-                 .help = "Where to write; the file appears when it is complete.",
-                 .default_text = "standard output",
-                 .set = Into(&flags->output)},
-                {.names = "--from-step",
-                 .value = "N",
-                 .help = "Start with this step.",
-                 .default_text = "the oldest kept",
-                 .set =
-                     [flags](const std::string& text) {
-                       int64_t step = 0;
-                       const absl::Status status = Into(&step)(text);
-                       if (status.ok()) flags->from_step = step;
-                       return status;
-                     }}}};
+  Command command{.name = "export",
+                  .purpose = "Write the statistics of every recorded step as CSV or JSON lines.",
+                  .description =
+                      "CSV has the scalars and the norms of each parameter tensor; JSON lines have "
+                      "everything, as proto JSON with the field names of the .proto files.",
+                  .examples = {"export my-job --output my-job.csv",
+                               "export my-job --format jsonl | jq .norm_before"},
+                  .flags = {JobArgument(&flags->job),
+                            {.names = "--format",
+                             .value = "csv|jsonl",
+                             .help = "Form of the file.",
+                             .default_text = "csv",
+                             .set = OneOf({"csv", "jsonl"}, &flags->format)},
+                            {.names = "--output",
+                             .value = "FILE",
+                             .help = "Where to write; the file appears when it is complete.",
+                             .default_text = "standard output",
+                             .set = Into(&flags->output)},
+                            {.names = "--from-step",
+                             .value = "N",
+                             .help = "Start with this step.",
+                             .default_text = "the oldest kept",
+                             .set = [flags](const std::string& text) {
+                               int64_t step = 0;
+                               const absl::Status status = Into(&step)(text);
+                               if (status.ok()) flags->from_step = step;
+                               return status;
+                             }}}};
   command.run = [flags](Session* session) { return Export(*flags, session); };
   return command;
 }
@@ -273,8 +264,9 @@ Command DownloadCommand() {
   Command command{
       .name = "download",
       .purpose = "Save a job's weights as a safetensors file with PyTorch's names and shapes.",
-      .description = "Works on running jobs too: the weights of one step. The file's path is "
-                     "printed on standard output; the file appears when it is complete.",
+      .description =
+          "Works on running jobs too: the weights of one step. The file's path is "
+          "printed on standard output; the file appears when it is complete.",
       .examples = {"download my-job", "download my-job --output model.safetensors"},
       .flags = {JobArgument(&flags->job),
                 {.names = "--output",

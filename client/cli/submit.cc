@@ -87,9 +87,9 @@ absl::StatusOr<int> Submit(const SubmitFlags& flags, Session* session) {
   } else if (!session->json()) {
     session->out() << job->name() << std::endl;
   }
-  session->Note(absl::StrCat(StateName(job->state()), ", seed ", job->seed(),
-                             waits ? "" : absl::StrCat("; gradwatch watch ", IdOf(job->name()),
-                                                       " shows how it goes")));
+  session->Note(absl::StrCat(
+      StateName(job->state()), ", seed ", job->seed(),
+      waits ? "" : absl::StrCat("; gradwatch watch ", IdOf(job->name()), " shows how it goes")));
   if (flags.watch) {
     return WatchJob(session, {.job = job->name(), .from_step = {}, .reconnect = flags.reconnect});
   }
@@ -133,7 +133,8 @@ absl::StatusOr<int> Check(const CheckFlags& flags, Session* session) {
   session->out() << table.ToString();
   session->Note(absl::StrCat(
       response->entries(), " entries of the gradient compared with central differences: ",
-      response->passed() ? "all agree" : "some differ; the network's backward pass is wrong there"));
+      response->passed() ? "all agree"
+                         : "some differ; the network's backward pass is wrong there"));
   return response->passed() ? kOk : kFailed;
 }
 
@@ -148,13 +149,12 @@ Command SubmitCommand() {
           "The job's name is printed on standard output, everything else on standard error. With "
           "-o json the job is printed: as created, with --wait as it ended, with --watch the "
           "messages of its stream, one a line.",
-      .examples =
-          {"submit --watch",
-           "submit --task temporal-order --cell rnn-tanh --hidden 50 --init-recurrent "
-           "orthogonal:1.1 --optimizer sgd --lr 0.1 --clip 0.5",
-           "submit --text book.txt --hidden 256 --steps 5000 --clip 5 --name book --wait",
-           "submit --csv weather.csv --target temperature --cell gru --id weather",
-           "submit --file job.yaml --clip none --label run=unclipped"},
+      .examples = {"submit --watch",
+                   "submit --task temporal-order --cell rnn-tanh --hidden 50 --init-recurrent "
+                   "orthogonal:1.1 --optimizer sgd --lr 0.1 --clip 0.5",
+                   "submit --text book.txt --hidden 256 --steps 5000 --clip 5 --name book --wait",
+                   "submit --csv weather.csv --target temperature --cell gru --id weather",
+                   "submit --file job.yaml --clip none --label run=unclipped"},
       .flags = FlagsOf(&flags->job)};
   for (Flag& flag : SendingFlags(flags.get())) command.flags.push_back(std::move(flag));
   command.run = [flags](Session* session) { return Submit(*flags, session); };
@@ -166,8 +166,9 @@ Command CheckCommand() {
   Command command{
       .name = "check",
       .purpose = "Compare a job's gradient with central differences on its own first batch.",
-      .description = "Takes the same description of a job as submit; nothing is created. Exit code "
-                     "1 when a tensor differs.",
+      .description =
+          "Takes the same description of a job as submit; nothing is created. Exit code "
+          "1 when a tensor differs.",
       .examples = {"check --task adding --cell gru --hidden 16",
                    "check --file job.yaml --entries 100"},
       .flags = FlagsOf(&flags->job)};

@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <limits>
 #include <string>
 #include <vector>
 
@@ -12,6 +13,8 @@
 
 // Values as people read them. Pure functions.
 namespace gradwatch::cli {
+
+inline constexpr double kNaN = std::numeric_limits<double>::quiet_NaN();
 
 // Four significant digits: "0.1934", "1.2e+09", "NaN", "inf", "-inf".
 std::string FormatNumber(double value);
@@ -27,7 +30,8 @@ std::string FormatElapsed(absl::Duration duration);
 
 absl::Time FromProto(const google::protobuf::Timestamp& time);
 
-// Terminal columns of UTF-8 text without wide characters; escape sequences of colours count nothing.
+// Terminal columns of UTF-8 text without wide characters; escape sequences of colours count
+// nothing.
 size_t DisplayWidth(absl::string_view text);
 
 // At most `width` columns, the last one an ellipsis ("~" without Unicode) when something was cut.

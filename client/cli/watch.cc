@@ -31,8 +31,8 @@ absl::Time DeadlineOf(const Session& session) {
 }
 
 // What the end of a stream means for somebody who waits for a job. OK: the job is final.
-absl::StatusOr<int> ExplainEnd(const absl::Status& status, const std::string& job,
-                               bool seen_before, Session* session) {
+absl::StatusOr<int> ExplainEnd(const absl::Status& status, const std::string& job, bool seen_before,
+                               Session* session) {
   std::ostream& err = *session->environment().err;
   const std::string id = IdOf(job);
   const std::string& server = session->options().client.server;
@@ -47,10 +47,9 @@ absl::StatusOr<int> ExplainEnd(const absl::Status& status, const std::string& jo
     return kTimeout;
   }
   if (absl::IsUnavailable(status) && seen_before) {
-    err << "gradwatch: the server at " << server << " went away while " << job
-        << " was watched (" << std::string(status.message())
-        << "): see whether gradwatchd still runs; gradwatch watch " << id
-        << " --reconnect waits for it to come back" << std::endl;
+    err << "gradwatch: the server at " << server << " went away while " << job << " was watched ("
+        << std::string(status.message()) << "): see whether gradwatchd still runs; gradwatch watch "
+        << id << " --reconnect waits for it to come back" << std::endl;
     return kUnavailable;
   }
   if (absl::IsNotFound(status) && seen_before) {
@@ -260,7 +259,8 @@ class Watcher {
     if (!alerts.ok()) return alerts.status();
     std::reverse(alerts->begin(), alerts->end());
     for (const v1::Alert& alert : *alerts) {
-      const std::string key = absl::StrCat(alert.state(), " ", alert.severity(), " ", alert.count());
+      const std::string key =
+          absl::StrCat(alert.state(), " ", alert.severity(), " ", alert.count());
       std::string& shown = alerts_shown_[alert.name()];
       if (shown == key) continue;
       const bool is_new = shown.empty();
@@ -273,7 +273,7 @@ class Watcher {
   void ShowAlert(const v1::Alert& alert, bool is_new) {
     EraseView();
     const bool resolved = alert.state() == v1::Alert::STATE_RESOLVED;
-    const Color color = resolved                                   ? Color::kGreen
+    const Color color = resolved                                ? Color::kGreen
                         : alert.severity() == v1::SEVERITY_CRIT ? Color::kRed
                                                                 : Color::kYellow;
     const auto width = static_cast<size_t>(std::clamp(session_->environment().columns, 60, 120));
@@ -398,10 +398,7 @@ Command WatchCommand() {
       .examples = {"watch my-job", "watch my-job --plain --interval 5 --reconnect",
                    "watch my-job --from-step 0 --lossless -o json > steps.jsonl"},
       .flags = {
-          {.names = "JOB",
-           .value = "JOB",
-           .help = "The job's id, with or without \"jobs/\".",
-           .set = Into(&options->job)},
+          JobArgument(&options->job),
           {.names = "--from-step",
            .value = "N",
            .help = "Start with this step.",

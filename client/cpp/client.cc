@@ -199,8 +199,8 @@ class GrpcStreamReader : public StreamReader<Message> {
       status_ = absl::DeadlineExceededError("the time is over and the server has not come back");
       return false;
     }
-    const bool cancelled = cancellation_ != nullptr ? cancellation_->WaitFor(pause_)
-                                                    : (absl::SleepFor(pause_), false);
+    const bool cancelled =
+        cancellation_ != nullptr ? cancellation_->WaitFor(pause_) : (absl::SleepFor(pause_), false);
     if (cancelled) status_ = absl::CancelledError("interrupted");
     pause_ = std::min(2 * pause_, kPauseMax);
     return !cancelled;

@@ -122,8 +122,7 @@ bool ParseReal(std::string text, double* value) {
   if (lower == ".inf" || lower == "+.inf") text = "inf";
   if (lower == "-.inf") text = "-inf";
   // SimpleAtod turns what is too large into an infinity.
-  return absl::SimpleAtod(text, value) &&
-         (!std::isinf(*value) || absl::StrContains(lower, "inf"));
+  return absl::SimpleAtod(text, value) && (!std::isinf(*value) || absl::StrContains(lower, "inf"));
 }
 
 // Walks one document and fills one message.

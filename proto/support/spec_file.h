@@ -38,9 +38,9 @@ absl::Status ParseSpec(absl::string_view text, google::protobuf::Message* messag
 // read, RESOURCE_EXHAUSTED when it is too large; messages name the path.
 absl::Status ReadSpecFile(const std::string& path, google::protobuf::Message* message);
 
-// Sets one single value, such as ("model.cell", "rnn-tanh"), by the same rules; creates the messages
-// on the way. INVALID_ARGUMENT like ParseSpec, without a line; INTERNAL for a path that names no
-// single value.
+// Sets one single value, such as ("model.cell", "rnn-tanh"), by the same rules; creates the
+// messages on the way. INVALID_ARGUMENT like ParseSpec, without a line; INTERNAL for a path that
+// names no single value.
 absl::Status SetField(const std::string& path, const std::string& value,
                       google::protobuf::Message* message);
 

@@ -128,10 +128,10 @@ TEST_F(AppTest, NamesAServerThatDoesNotAnswer) {
 }
 
 TEST_F(AppTest, MapsTheServersCodes) {
-  std::vector<absl::Status> answers = {
-      absl::NotFoundError("a"),          absl::PermissionDeniedError("b"),
-      absl::FailedPreconditionError("c"), absl::ResourceExhaustedError("d"),
-      absl::DeadlineExceededError("e")};
+  std::vector<absl::Status> answers = {absl::NotFoundError("a"), absl::PermissionDeniedError("b"),
+                                       absl::FailedPreconditionError("c"),
+                                       absl::ResourceExhaustedError("d"),
+                                       absl::DeadlineExceededError("e")};
   size_t next = 0;
   server_.get_job = [&](const v1::GetJobRequest&) -> absl::StatusOr<v1::Job> {
     return answers[next++];
@@ -295,7 +295,9 @@ TEST_F(AppTest, WatchFollowsARunningJob) {
   v1::Job job = ServeJob(v1::Job::STATE_SUCCEEDED);
   v1::Job running = job;
   running.set_state(v1::Job::STATE_RUNNING);
-  server_.get_job = [running](const v1::GetJobRequest&) { return absl::StatusOr<v1::Job>(running); };
+  server_.get_job = [running](const v1::GetJobRequest&) {
+    return absl::StatusOr<v1::Job>(running);
+  };
   v1::StreamStatsRequest asked;
   server_.stream_stats = [&asked, job](const v1::StreamStatsRequest& request, const auto& write) {
     asked = request;
@@ -416,7 +418,9 @@ TEST_F(AppTest, WatchRedrawsInATerminal) {
   const v1::Job job = ServeJob(v1::Job::STATE_SUCCEEDED);
   v1::Job running = job;
   running.set_state(v1::Job::STATE_RUNNING);
-  server_.get_job = [running](const v1::GetJobRequest&) { return absl::StatusOr<v1::Job>(running); };
+  server_.get_job = [running](const v1::GetJobRequest&) {
+    return absl::StatusOr<v1::Job>(running);
+  };
   server_.Start();
   environment_.out_is_terminal = true;
 
@@ -526,7 +530,8 @@ TEST_F(AppTest, PauseSaysWhereItStands) {
   server_.Start();
 
   EXPECT_EQ(RunWith({"pause", "a", "b"}), 0);
-  EXPECT_EQ(out_.str(), "jobs/a PAUSED: stands before step 12\njobs/b PAUSED: stands before step 12\n");
+  EXPECT_EQ(out_.str(),
+            "jobs/a PAUSED: stands before step 12\njobs/b PAUSED: stands before step 12\n");
 }
 
 TEST_F(AppTest, CheckFailsWhenATensorDiffers) {

@@ -75,7 +75,8 @@ TEST_F(ClientTest, MakesCreationSafeToRepeat) {
 
 TEST_F(ClientTest, DoesNotRepeatWhatChangesAJob) {
   int calls = 0;
-  server_.pause_job = [&calls](const v1::PauseJobRequest&) -> absl::StatusOr<v1::JobActionResponse> {
+  server_.pause_job =
+      [&calls](const v1::PauseJobRequest&) -> absl::StatusOr<v1::JobActionResponse> {
     ++calls;
     return absl::UnavailableError("no");
   };

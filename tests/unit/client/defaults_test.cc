@@ -34,7 +34,8 @@ std::string CommentOf(const Descriptor& type, const std::string& name) {
   std::ifstream file(absl::StrCat(GRADWATCH_SOURCE_DIR, "/proto/", type.file()->name()));
   std::string line, comment;
   bool inside = false;
-  const std::regex declares(absl::StrCat("^\\s*(.*\\s", name, " = [0-9]+;|oneof ", name, " \\{).*"));
+  const std::regex declares(
+      absl::StrCat("^\\s*(.*\\s", name, " = [0-9]+;|oneof ", name, " \\{).*"));
   while (std::getline(file, line)) {
     const std::string trimmed(absl::StripAsciiWhitespace(line));
     if (trimmed == absl::StrCat("message ", type.name(), " {")) inside = true;
@@ -65,9 +66,8 @@ std::string Normalised(const FieldDescriptor& field, std::string text) {
   if (field.cpp_type() == FieldDescriptor::CPPTYPE_ENUM) {
     const std::string& first = field.enum_type()->value(0)->name();
     const std::string prefix = first.substr(0, first.size() - std::string("UNSPECIFIED").size());
-    text = std::string(absl::StripPrefix(absl::StrReplaceAll(absl::AsciiStrToUpper(text),
-                                                             {{"-", "_"}}),
-                                         prefix));
+    text = std::string(
+        absl::StripPrefix(absl::StrReplaceAll(absl::AsciiStrToUpper(text), {{"-", "_"}}), prefix));
   }
   return absl::AsciiStrToLower(text);
 }
@@ -145,10 +145,10 @@ void ExpectSameDefault(const Flag& flag, const std::string& path) {
 // Defaults that are said in words or belong to a whole message; each is checked below.
 const std::set<std::string>& InWords() {
   static const auto* const flags = new std::set<std::string>{
-      "--task",      "--time-steps-min", "--input",   "--optimizer",       "--warmup",
-      "--truncation", "--forget-bias",    "--seed",    "--clip",            "--init-recurrent",
-      "--init-input", "--init-bias",      "--init-readout", "--init-readout-bias",
-      "--init-embedding"};
+      "--task",         "--time-steps-min",    "--input",         "--optimizer",
+      "--warmup",       "--truncation",        "--forget-bias",   "--seed",
+      "--clip",         "--init-recurrent",    "--init-input",    "--init-bias",
+      "--init-readout", "--init-readout-bias", "--init-embedding"};
   return *flags;
 }
 
@@ -204,12 +204,12 @@ TEST(DefaultsTest, DefaultsInWordsAreThoseOfTheProto) {
   EXPECT_EQ(help["--clip"], "1.0");
   EXPECT_TRUE(absl::StrContains(CommentOf(*v1::Job::descriptor(), "clipping"),
                                 "Absent: global L2 norm 1.0"));
-  for (const auto& [flag, tensor] : std::map<std::string, std::string>{
-           {"--init-recurrent", "recurrent_weights"},
-           {"--init-input", "input_weights"},
-           {"--init-bias", "biases"},
-           {"--init-readout", "readout_weights"},
-           {"--init-readout-bias", "readout_bias"}}) {
+  for (const auto& [flag, tensor] :
+       std::map<std::string, std::string>{{"--init-recurrent", "recurrent_weights"},
+                                          {"--init-input", "input_weights"},
+                                          {"--init-bias", "biases"},
+                                          {"--init-readout", "readout_weights"},
+                                          {"--init-readout-bias", "readout_bias"}}) {
     EXPECT_EQ(help[flag], comment(v1::Initialization::descriptor(), tensor)) << flag;
   }
   EXPECT_EQ(help["--init-embedding"], "normal:1");

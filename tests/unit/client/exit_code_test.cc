@@ -38,10 +38,10 @@ TEST(ExitCodeTest, FollowsTheJob) {
 }
 
 TEST(ExplainTest, ListsEveryFieldWithItsFlag) {
-  const absl::Status status = InvalidFields(
-      {{"model.hidden_units", "must be 1 to 4096, is 0"},
-       {"job.clipping.policies[0].global_norm.max_norm", "must be above 0, is -1"},
-       {"labels['A']", "must match"}});
+  const absl::Status status =
+      InvalidFields({{"model.hidden_units", "must be 1 to 4096, is 0"},
+                     {"job.clipping.policies[0].global_norm.max_norm", "must be above 0, is -1"},
+                     {"labels['A']", "must match"}});
 
   EXPECT_EQ(Explain(status, kContext),
             "3 settings are not right:\n"

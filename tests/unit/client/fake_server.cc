@@ -209,7 +209,8 @@ void Serve(const v1::Job& job, const std::vector<v1::StepStats>& steps,
     write(last);
     return absl::OkStatus();
   };
-  server->list_alerts = [=](const v1::ListAlertsRequest&) -> absl::StatusOr<v1::ListAlertsResponse> {
+  server->list_alerts =
+      [=](const v1::ListAlertsRequest&) -> absl::StatusOr<v1::ListAlertsResponse> {
     v1::ListAlertsResponse response;
     for (const v1::Alert& alert : alerts) *response.add_alerts() = alert;
     return response;

@@ -22,8 +22,8 @@ using Answer = std::function<absl::StatusOr<Response>(const Request&)>;
 
 // Writes a stream: `write` is false once nobody reads any more.
 template <typename Request, typename Response>
-using Answers = std::function<absl::Status(const Request&,
-                                           const std::function<bool(const Response&)>& write)>;
+using Answers =
+    std::function<absl::Status(const Request&, const std::function<bool(const Response&)>& write)>;
 
 // A gradwatch server whose methods a test writes. Set the functions before Start; they are called
 // from several threads.

@@ -4,15 +4,14 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
-#include <limits>
+
+#include "client/cli/text.h"
 
 namespace gradwatch::cli {
 namespace {
 
 using ::testing::HasSubstr;
 using ::testing::Not;
-
-constexpr double kNaN = std::numeric_limits<double>::quiet_NaN();
 
 v1::StepStats Step(int64_t number, double loss, double norm) {
   v1::StepStats step;
@@ -141,7 +140,8 @@ TEST(TimelineTest, DrawsEveryQuantityInFewLines) {
   EXPECT_THAT(chart, HasSubstr("1e+06"));
   EXPECT_THAT(chart, HasSubstr("growth factor"));
   // The steps of the evaluations are where they stand under the other charts.
-  EXPECT_THAT(chart, HasSubstr("          0 |" + std::string(25, '.') + std::string(24, '#') + "#\n"));
+  EXPECT_THAT(chart,
+              HasSubstr("          0 |" + std::string(25, '.') + std::string(24, '#') + "#\n"));
   EXPECT_THAT(chart, HasSubstr("step 0"));
   EXPECT_LE(std::count(chart.begin(), chart.end(), '\n'), 22);
 }

@@ -57,11 +57,14 @@ INSTANTIATE_TEST_SUITE_P(
         GoodCase{"EnumWithDashes", "model: {cell: rnn-sigmoid}", "model {cell: CELL_RNN_SIGMOID}"},
         GoodCase{"EnumByNumber", "model: {cell: 4}", "model {cell: CELL_GRU}"},
         GoodCase{"UnspecifiedEnumOfACopy", "model: {cell: CELL_UNSPECIFIED}", "model {}"},
-        GoodCase{"Numbers", "training: {step_limit: 1e6, batch_size: 20}\nseed: 18446744073709551615",
+        GoodCase{"Numbers",
+                 "training: {step_limit: 1e6, batch_size: 20}\nseed: 18446744073709551615",
                  "training {step_limit: 1000000 batch_size: 20} seed: 18446744073709551615"},
-        GoodCase{"QuotedNumbersAsProtoJson", R"({"seed": "7", "optimizer": {"learning_rate": "0.5"}})",
+        GoodCase{"QuotedNumbersAsProtoJson",
+                 R"({"seed": "7", "optimizer": {"learning_rate": "0.5"}})",
                  "seed: 7 optimizer {learning_rate: 0.5}"},
-        GoodCase{"CamelCaseAsProtoJson", R"({"displayName": "x", "statisticsLevel": "STATISTICS_LEVEL_FULL"})",
+        GoodCase{"CamelCaseAsProtoJson",
+                 R"({"displayName": "x", "statisticsLevel": "STATISTICS_LEVEL_FULL"})",
                  "display_name: 'x' statistics_level: STATISTICS_LEVEL_FULL"},
         GoodCase{"Infinity", "rules: [{id: EXPLODING_ABS, threshold: Infinity}]",
                  "rules {id: RULE_ID_EXPLODING_ABS threshold: inf}"},
@@ -82,8 +85,9 @@ INSTANTIATE_TEST_SUITE_P(
         GoodCase{"NullScalarIsAbsent", "display_name: ~\nseed: null", ""},
         GoodCase{"Timestamp", "create_time: '2026-01-31T12:00:00Z'",
                  "create_time {seconds: 1769860800}"},
-        GoodCase{"Aliases", "model: {initialization: {input_weights: &w {normal_deviation: 0.1}, "
-                            "readout_weights: *w}}",
+        GoodCase{"Aliases",
+                 "model: {initialization: {input_weights: &w {normal_deviation: 0.1}, "
+                 "readout_weights: *w}}",
                  "model {initialization {input_weights {normal_deviation: 0.1} "
                  "readout_weights {normal_deviation: 0.1}}}"},
         GoodCase{"CommentsAndUnicode", "# a job\ndisplay_name: Überlänge → 50  # end\n",
@@ -130,9 +134,10 @@ INSTANTIATE_TEST_SUITE_P(
                 "must be true or false, is 'yes'"},
         BadCase{"QuotedBoolean", "training: {non_finite: {skip: 'true'}}",
                 "training.non_finite.skip", "must be true or false"},
-        BadCase{"UnknownEnum", "model: {cell: LSMT}", "model.cell",
-                "must be one of RNN_TANH, RNN_RELU, RNN_SIGMOID, GRU, LSTM, is 'LSMT'; did you mean "
-                "'LSTM'?"},
+        BadCase{
+            "UnknownEnum", "model: {cell: LSMT}", "model.cell",
+            "must be one of RNN_TANH, RNN_RELU, RNN_SIGMOID, GRU, LSTM, is 'LSMT'; did you mean "
+            "'LSTM'?"},
         BadCase{"UnspecifiedByShortName", "model: {cell: unspecified}", "model.cell",
                 "must be one of"},
         BadCase{"TwoOfAOneof", "task:\n  adding: {}\n  copy_memory: {}\n", "task.copy_memory",
@@ -147,7 +152,8 @@ INSTANTIATE_TEST_SUITE_P(
         BadCase{"KeyThatIsAList", "[1]: 2", "", "a key must be a name"},
         BadCase{"Empty", "", "", "the file has no settings"},
         BadCase{"OnlyAComment", "# nothing\n", "", "the file has no settings"},
-        BadCase{"TwoDocuments", "seed: 1\n---\nseed: 2\n", "", "one document is wanted, here are 2"},
+        BadCase{"TwoDocuments", "seed: 1\n---\nseed: 2\n", "",
+                "one document is wanted, here are 2"},
         BadCase{"AList", "- seed: 1\n", "", "must be a map of settings, is a list"},
         BadCase{"NotYaml", "a: [1\nb: 2", "", "this is not YAML or JSON"},
         BadCase{"UnknownAlias", "model: *nobody", "", "this is not YAML or JSON"},

@@ -8,7 +8,6 @@
 namespace gradwatch::cli {
 namespace {
 
-constexpr double kNaN = std::numeric_limits<double>::quiet_NaN();
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
 
 TEST(FormatTest, Numbers) {
