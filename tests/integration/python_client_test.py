@@ -216,6 +216,21 @@ class PythonClientTest(unittest.TestCase):
         self.assertEqual(generated, repeated)
         self.assertEqual(sum(len(c.chunk) for c in chunks), chunks[0].size_bytes)
 
+    def test_shows_no_evaluation_where_nothing_is_held_out(self):
+        dataset = self.client.upload(b"abcdefgh" * 50, dataset_pb2.Dataset.KIND_TEXT)
+        job = self.client.create(job_pb2.Job(
+            task=task_pb2.Task(language=task_pb2.LanguageTask(
+                dataset=dataset.name, time_steps=10, held_out_share=0)),
+            model=job_pb2.Model(hidden_units=8),
+            training=job_pb2.Training(step_limit=5, batch_size=4),
+            evaluation=job_pb2.Evaluation(every_steps=1)))
+
+        final = self.client.wait(job.name)
+
+        self.assertEqual(final.state, job_pb2.Job.STATE_SUCCEEDED)
+        self.assertFalse(final.HasField("latest_evaluation"))
+        self.assertFalse(final.HasField("best_evaluation"))
+
     def test_names_every_bad_field_at_once(self):
         job = small_job()
         job.model.hidden_units = -1
