@@ -45,8 +45,8 @@ class ABSL_LOCKABLE Mutex {
 
   void Unlock() ABSL_UNLOCK_FUNCTION() {
 #ifdef GRADWATCH_TSAN
+    changed_.notify_all();  // First: whoever sees the change may destroy this.
     mu_.unlock();
-    changed_.notify_all();
 #else
     mu_.Unlock();
 #endif

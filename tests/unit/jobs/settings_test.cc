@@ -69,7 +69,10 @@ TEST(RequestedPartTest, KnowsEverySetting) {
     if (field->number() < 3 || field->number() >= 20) continue;
     v1::Job job;
     const auto* reflection = job.GetReflection();
-    if (field->is_repeated()) {
+    if (field->is_map()) {
+      ASSERT_EQ(field->name(), "labels");
+      (*job.mutable_labels())["x"] = "x";
+    } else if (field->is_repeated()) {
       reflection->AddMessage(&job, field);
     } else if (field->cpp_type() == google::protobuf::FieldDescriptor::CPPTYPE_MESSAGE) {
       reflection->MutableMessage(&job, field);
