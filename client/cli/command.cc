@@ -64,7 +64,7 @@ void Session::Note(absl::string_view line) const {
 void Session::PrintJson(const google::protobuf::Message& message, bool one_line) const {
   google::protobuf::util::JsonPrintOptions print;
   print.preserve_proto_field_names = true;
-  print.always_print_primitive_fields = !one_line;
+  print.always_print_primitive_fields = true;
   print.add_whitespace = !one_line;
   std::string text;
   const auto status = google::protobuf::util::MessageToJsonString(message, &text, print);

@@ -59,8 +59,13 @@ std::string ExplainUnavailable(const absl::Status& status, const ErrorContext& c
   for (const absl::string_view sign :
        {"failed to connect", "Failed to connect", "DNS", "Connection refused", "Connect Failed"}) {
     if (!absl::StrContains(message, sign)) continue;
-    return absl::StrCat("no server answers at ", context.server, " (", InnermostReason(message),
-                        "): start gradwatchd, or name another server with --server");
+    const std::string reason = InnermostReason(message);
+    const bool cut_off = absl::StrContains(reason, "closed") || absl::StrContains(reason, "SSL") ||
+                         absl::StrContains(reason, "andshake");
+    return absl::StrCat(
+        "no server answers at ", context.server, " (", reason,
+        "): ", cut_off ? "if it speaks TLS, see --tls, --ca-file, --cert and --key; else " : "",
+        "start gradwatchd, or name another server with --server");
   }
   return absl::StrCat("the server at ", context.server, " is not there for us (", message,
                       "): see whether gradwatchd still runs, then try again");

@@ -329,7 +329,10 @@ std::string OutcomeLine(const v1::Job& job) {
       absl::StrAppend(&text, ", accuracy ", FormatShare(job.latest_evaluation().accuracy()));
     }
   }
-  if (job.alerts_firing() > 0) absl::StrAppend(&text, ", ", job.alerts_firing(), " alerts firing");
+  if (job.alerts_firing() > 0) {
+    absl::StrAppend(&text, ", ", job.alerts_firing(),
+                    job.alerts_firing() == 1 ? " alert firing" : " alerts firing");
+  }
   if (job.has_failure()) absl::StrAppend(&text, "\n  ", DescribeFailure(job.failure()));
   return text;
 }

@@ -110,6 +110,8 @@ class Sink {
 std::string JsonLine(const v1::StepStats& step) {
   google::protobuf::util::JsonPrintOptions print;
   print.preserve_proto_field_names = true;
+  // The same keys in every line.
+  print.always_print_primitive_fields = true;
   std::string text;
   if (!google::protobuf::util::MessageToJsonString(step, &text, print).ok()) text = "{}";
   text += '\n';

@@ -133,6 +133,7 @@ class Watcher {
     return {.reconnect = options_.reconnect,
             .deadline = deadline_,
             .on_reconnect = [this](const absl::Status&) {
+              if (std::exchange(reconnecting_, true)) return;
               EraseView();
               session_->Note(absl::StrCat("gradwatch: the server at ",
                                           session_->options().client.server,
@@ -151,6 +152,7 @@ class Watcher {
     const auto reader = client_->StreamStats(StreamRequest(from_step), Stream());
     v1::StreamStatsResponse message;
     while (reader->Next(&message)) {
+      reconnecting_ = false;
       session_->PrintJson(message, true);
       if (message.has_final_job()) job_ = message.final_job();
     }
@@ -180,6 +182,7 @@ class Watcher {
     ReportMaker maker;
     v1::StreamStatsResponse message;
     while (reader->Next(&message)) {
+      reconnecting_ = false;
       if (message.dropped_before() > 0) {
         EraseView();
         session_->Note(absl::StrCat(message.dropped_before(), " steps were dropped on the way"));
@@ -326,6 +329,7 @@ class Watcher {
   Session* const session_;
   v1::Job job_;
   bool seen_ = false;
+  bool reconnecting_ = false;
   bool header_shown_ = false;
   std::vector<Report> reports_;
   size_t view_lines_ = 0;

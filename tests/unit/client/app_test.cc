@@ -410,6 +410,7 @@ TEST_F(AppTest, WatchJsonIsOneMessageALine) {
 
   const std::vector<std::string> lines = absl::StrSplit(out_.str(), '\n', absl::SkipEmpty());
   ASSERT_EQ(lines.size(), 41u);
+  EXPECT_EQ(nlohmann::json::parse(lines[0])["steps"][0]["step"], "0");
   EXPECT_EQ(nlohmann::json::parse(lines[3])["steps"][0]["step"], "3");
   EXPECT_EQ(nlohmann::json::parse(lines[40])["final_job"]["state"], "STATE_SUCCEEDED");
 }

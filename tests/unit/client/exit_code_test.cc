@@ -66,6 +66,14 @@ TEST(ExplainTest, SaysHowToFindAServer) {
             "another server with --server");
 }
 
+TEST(ExplainTest, ThinksOfTlsWhenTheServerHangsUp) {
+  const absl::Status status = absl::UnavailableError(
+      "failed to connect to all addresses; last error: UNKNOWN: ipv4:127.0.0.1:7070: Socket "
+      "closed");
+
+  EXPECT_THAT(Explain(status, kContext), HasSubstr("(Socket closed): if it speaks TLS, see --tls"));
+}
+
 TEST(ExplainTest, SaysHowToWaitLonger) {
   EXPECT_EQ(Explain(absl::DeadlineExceededError("Deadline Exceeded"), kContext),
             "no answer from 127.0.0.1:7070 within 10 s: try again, or wait longer with --timeout");
