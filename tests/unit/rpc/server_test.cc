@@ -927,11 +927,11 @@ TEST_F(ServerTest, SpeaksTlsAndRefusesClientsWithoutCertificate) {
   const std::string make = absl::StrCat(
       "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 "
       "-nodes -days 1 ",
-      "-subj /CN=localhost -addext subjectAltName=DNS:localhost -keyout ", key, " -out ",
+      "-subj /CN=localhost -addext subjectAltName=IP:127.0.0.1 -keyout ", key, " -out ",
       certificate, " 2>/dev/null");
   if (std::system(make.c_str()) != 0) GTEST_SKIP() << "no openssl to make a certificate with";
   ServerOptions options;
-  options.listen = "localhost:0";
+  options.listen = "127.0.0.1:0";
   options.tls = {certificate, key, certificate};
   auto server = Server::Start(options, &jobs_, &datasets_, &metrics_);
   ASSERT_TRUE(server.ok()) << server.status();
@@ -945,7 +945,7 @@ TEST_F(ServerTest, SpeaksTlsAndRefusesClientsWithoutCertificate) {
   std::vector<grpc::StatusCode> codes;
   for (const auto& client : {known, stranger}) {
     auto stub = v1::AlertService::NewStub(grpc::CreateChannel(
-        absl::StrCat("localhost:", (*server)->port()), grpc::SslCredentials(client)));
+        absl::StrCat("127.0.0.1:", (*server)->port()), grpc::SslCredentials(client)));
     grpc::ClientContext context;
     v1::ListRulesResponse rules;
     codes.push_back(stub->ListRules(&context, {}, &rules).error_code());
