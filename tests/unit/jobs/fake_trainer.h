@@ -129,6 +129,7 @@ class FakeTrainer final : public train::Trainer {
     v1::EvaluationResult result;
     result.set_step(step_);
     result.set_loss(0.5);
+    result.set_examples(1);
     return result;
   }
 
