@@ -156,7 +156,8 @@ absl::StatusOr<std::vector<std::shared_ptr<const StepRecord>>> StepLog::Read(
   int64_t bytes = 0;
   for (auto i = static_cast<size_t>(step - oldest); i < shared.records.size(); ++i) {
     if (static_cast<int64_t>(result.size()) >= steps_max) break;
-    bytes += static_cast<int64_t>(shared.records[i]->scalars.size() + shared.records[i]->details.size());
+    bytes +=
+        static_cast<int64_t>(shared.records[i]->scalars.size() + shared.records[i]->details.size());
     if (bytes > bytes_max && !result.empty()) break;
     result.push_back(shared.records[i]);
   }

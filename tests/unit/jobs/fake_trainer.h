@@ -9,6 +9,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/functional/any_invocable.h"
 #include "server/base/mutex.h"
 #include "server/jobs/trainer_factory.h"
 #include "server/train/trainer.h"
