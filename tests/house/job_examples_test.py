@@ -2,6 +2,8 @@
 """Every job file below deploy/examples is a whole gradwatch.v1.Job, by the contract's own descriptors:
 no unknown field, no unknown enum value, nothing that only the server may set."""
 
+import atexit
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -18,6 +20,7 @@ EXAMPLES = sorted((repository.ROOT / "deploy" / "examples").glob("*.yaml"))
 def job_class():
     """gradwatch.v1.Job, generated from proto/ into a temporary folder."""
     folder = tempfile.mkdtemp(prefix="gradwatch_proto_")
+    atexit.register(shutil.rmtree, folder)
     root = repository.ROOT / "proto"
     subprocess.run(
         ["protoc", f"-I{root}", f"--python_out={folder}"] +
