@@ -40,6 +40,17 @@ class DocumentationTest(unittest.TestCase):
 
         self.assertEqual(named_in_section("Alert rules of a job"), {rule.name for rule in rules})
 
+    def test_readme_uses_only_flags_that_commands_have(self):
+        text = (testing.SOURCE / "README.md").read_text()
+        uses = {(command, flag)
+                for command, rest in re.findall(r"\bgradwatch ([a-z]+)([^\n`&|;#]*)", text)
+                for flag in re.findall(r"(?<![\w-])--[a-z-]+", rest) if flag != "--help"}
+
+        self.assertGreater(len(uses), 8)
+        for command, flag in sorted(uses):
+            with self.subTest(f"gradwatch {command} {flag}"):
+                self.assertIn(flag, testing.cli(self.server, command, "--help").stdout)
+
 
 if __name__ == "__main__":
     unittest.main(verbosity=2)
