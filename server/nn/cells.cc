@@ -1,7 +1,5 @@
 #include "server/nn/cells.h"
 
-#include <algorithm>
-
 #include "server/nn/packet.h"
 
 namespace gradwatch::nn {
@@ -46,22 +44,31 @@ Packet<S> ActivationGradient(const Packet<S>& h, const Packet<S>& delta) {
   }
 }
 
+// Calls body(row, j, lanes) for packets that cover the units of every row, beginning at unit j.
+template <typename S, typename Body>
+void ForUnits(const CellStep<S>& step, Body&& body) {
+  for (int64_t b = 0; b < step.rows; ++b) {
+    ForPackets<S>(step.units.size(),
+                  [&](int64_t j, auto lanes) { body(b, step.units.begin + j, lanes); });
+  }
+}
+
 template <typename S, Cell cell>
 void ForwardPlain(const CellStep<S>& step) {
-  ForPackets<S>(step.rows * step.hidden, [&](int64_t j, auto lanes) {
-    Store<S>(step.h + j, Activate<S, cell>(Load<S>(step.gates + j, lanes)), lanes);
+  ForUnits(step, [&](int64_t b, int64_t j, auto lanes) {
+    const int64_t at = b * step.hidden + j;
+    Store<S>(step.h + at, Activate<S, cell>(Load<S>(step.gates + at, lanes)), lanes);
   });
 }
 
 template <typename S, Cell cell>
-void BackwardPlain(const CellStep<S>& step, S* delta_h) {
-  const int64_t n = step.rows * step.hidden;
-  ForPackets<S>(n, [&](int64_t j, auto lanes) {
-    const Packet<S> h = Load<S>(step.h + j, lanes);
-    const Packet<S> delta = Load<S>(delta_h + j, lanes);
-    Store<S>(step.gates + j, ActivationGradient<S, cell>(h, delta), lanes);
+void BackwardPlain(const CellStep<S>& step, const S* delta_h) {
+  ForUnits(step, [&](int64_t b, int64_t j, auto lanes) {
+    const int64_t at = b * step.hidden + j;
+    const Packet<S> h = Load<S>(step.h + at, lanes);
+    const Packet<S> delta = Load<S>(delta_h + at, lanes);
+    Store<S>(step.gates + at, ActivationGradient<S, cell>(h, delta), lanes);
   });
-  std::fill_n(delta_h, n, S(0));
 }
 
 // r, z = sigmoid; n = tanh(. + r * candidate); h = n + z (h_before - n).
@@ -75,7 +82,8 @@ void ForwardGru(const CellStep<S>& step) {
     const S* candidate = step.candidate + b * hidden;
     const S* h_before = step.h_before + b * hidden;
     S* h = step.h + b * hidden;
-    ForPackets<S>(hidden, [&](int64_t j, auto lanes) {
+    ForPackets<S>(step.units.size(), [&](int64_t packet_begin, auto lanes) {
+      const int64_t j = step.units.begin + packet_begin;
       const Packet<S> rv = Sigmoid<S>(Load<S>(r + j, lanes));
       const Packet<S> zv = Sigmoid<S>(Load<S>(z + j, lanes));
       const Packet<S> nv = Tanh<S>(pmadd(rv, Load<S>(candidate + j, lanes), Load<S>(n + j, lanes)));
@@ -97,7 +105,8 @@ void BackwardGru(const CellStep<S>& step, S* delta_h) {
     S* candidate = step.candidate + b * hidden;
     const S* h_before = step.h_before + b * hidden;
     S* delta = delta_h + b * hidden;
-    ForPackets<S>(hidden, [&](int64_t j, auto lanes) {
+    ForPackets<S>(step.units.size(), [&](int64_t packet_begin, auto lanes) {
+      const int64_t j = step.units.begin + packet_begin;
       const Packet<S> rv = Load<S>(r + j, lanes);
       const Packet<S> zv = Load<S>(z + j, lanes);
       const Packet<S> nv = Load<S>(n + j, lanes);
@@ -129,7 +138,8 @@ void ForwardLstm(const CellStep<S>& step) {
     S* c = step.c + b * hidden;
     S* c_tanh = step.c_tanh + b * hidden;
     S* h = step.h + b * hidden;
-    ForPackets<S>(hidden, [&](int64_t j, auto lanes) {
+    ForPackets<S>(step.units.size(), [&](int64_t packet_begin, auto lanes) {
+      const int64_t j = step.units.begin + packet_begin;
       const Packet<S> iv = Sigmoid<S>(Load<S>(i + j, lanes));
       const Packet<S> fv = Sigmoid<S>(Load<S>(f + j, lanes));
       const Packet<S> gv = Tanh<S>(Load<S>(g + j, lanes));
@@ -148,7 +158,7 @@ void ForwardLstm(const CellStep<S>& step) {
 }
 
 template <typename S>
-void BackwardLstm(const CellStep<S>& step, S* delta_h, S* delta_c) {
+void BackwardLstm(const CellStep<S>& step, const S* delta_h, S* delta_c) {
   const int64_t hidden = step.hidden;
   for (int64_t b = 0; b < step.rows; ++b) {
     S* i = step.gates + b * 4 * hidden;
@@ -157,9 +167,10 @@ void BackwardLstm(const CellStep<S>& step, S* delta_h, S* delta_c) {
     S* o = g + hidden;
     const S* c_before = step.c_before + b * hidden;
     const S* c_tanh = step.c_tanh + b * hidden;
-    S* dh = delta_h + b * hidden;
+    const S* dh = delta_h + b * hidden;
     S* dc = delta_c + b * hidden;
-    ForPackets<S>(hidden, [&](int64_t j, auto lanes) {
+    ForPackets<S>(step.units.size(), [&](int64_t packet_begin, auto lanes) {
+      const int64_t j = step.units.begin + packet_begin;
       const Packet<S> iv = Load<S>(i + j, lanes);
       const Packet<S> fv = Load<S>(f + j, lanes);
       const Packet<S> gv = Load<S>(g + j, lanes);
@@ -174,7 +185,6 @@ void BackwardLstm(const CellStep<S>& step, S* delta_h, S* delta_c) {
       Store<S>(dc + j, pmul(cell, fv), lanes);
     });
   }
-  std::fill_n(delta_h, step.rows * hidden, S(0));
 }
 
 }  // namespace

@@ -3,16 +3,18 @@
 
 #include <cstdint>
 
+#include "server/base/range.h"
 #include "server/nn/network_config.h"
 
 namespace gradwatch::nn {
 
-// One cell at one time step, for `rows` rows of `hidden` units. All arrays are row-major without
-// gaps; what a cell does not have is null.
+// One cell at one time step, for `rows` rows and the units of a range. Arrays are row-major without
+// gaps and start at the first of the rows and at unit 0; what a cell does not have is null.
 template <typename S>
 struct CellStep {
   int64_t rows = 0;
-  int64_t hidden = 0;
+  int64_t hidden = 0;  // H
+  Range units;         // Of 0 … H.
   // [rows, G*H]. Forward: pre-activations W_ih x + b_ih + W_hh h + b_hh turn into activations
   // (the plain cells leave them). Backward: they turn into the gradient at the pre-activations.
   S* gates = nullptr;
@@ -29,9 +31,12 @@ struct CellStep {
 template <typename S>
 void ForwardCell(Cell cell, const CellStep<S>& step);
 
-// Before: delta_h is the total gradient at h, delta_c (LSTM) the one at c from the next step.
-// After: delta_h is what reaches the h before without passing W_hh, delta_c what reaches the c
-// before.
+// Whether a part of the gradient at h reaches the h before without passing W_hh.
+inline bool CarriesDirectly(Cell cell) { return cell == Cell::kGru; }
+
+// Before: delta_h [rows, H] is the total gradient at h, delta_c (LSTM) the one at c from the next
+// step. After: delta_h is what CarriesDirectly speaks of and has no meaning for the other cells;
+// delta_c is what reaches the c before.
 template <typename S>
 void BackwardCell(Cell cell, const CellStep<S>& step, S* delta_h, S* delta_c);
 

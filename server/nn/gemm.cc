@@ -1,159 +1,364 @@
 #include "server/nn/gemm.h"
 
 #include <algorithm>
+#include <array>
+#include <utility>
 
 #include "Eigen/Core"
-#include "server/base/check.h"
-
-// The kernel is Eigen's; the loops around it are ours, because Eigen's own would allocate for large
-// products and pack the weights again at every time step.
+#include "server/nn/packet.h"
 
 namespace gradwatch::nn {
 namespace {
 
-namespace internal = Eigen::internal;
-using Eigen::ColMajor;
-using Eigen::Index;
-using Eigen::RowMajor;
+using internal::kColumnsMax;
+using internal::kDepthMax;
+using internal::kLeftTiles;
+using internal::kTileRows;
 
-template <typename S>
-using Traits = internal::gebp_traits<S, S>;
-template <typename S, int order>
-using Source = internal::const_blas_data_mapper<S, Index, order>;
-template <typename S>
-using Target = internal::blas_data_mapper<S, Index, ColMajor>;
-template <typename S>
-using Kernel = internal::gebp_kernel<S, S, Index, Target<S>, Traits<S>::mr, Traits<S>::nr,
-                                     /*ConjugateLhs=*/false, /*ConjugateRhs=*/false>;
-template <typename S, int order>
-using PackLeft =
-    internal::gemm_pack_lhs<S, Index, Source<S, order>, Traits<S>::mr, Traits<S>::LhsProgress,
-                            typename Traits<S>::LhsPacket4Packing, order>;
-template <typename S, int order>
-using PackRight = internal::gemm_pack_rhs<S, Index, Source<S, order>, Traits<S>::nr, order>;
+// Panels that a tile of few rows takes at once: it needs some eight sums to keep the multipliers
+// busy, however few its rows are.
+constexpr int PanelsOf(int rows) { return rows == 1 ? 4 : rows <= 3 ? 2 : 1; }
 
-// A left block of kLeftMax x depth stays in L2, a sliver of the right block in L1.
-template <typename S>
-constexpr int64_t kDepthMax = 1152 / static_cast<int64_t>(sizeof(S));
-constexpr int64_t kLeftMax = 240;
-constexpr int64_t kRightMax = 512;
-constexpr int64_t kPackAlignment = 16;
-
-int64_t RoundUp(int64_t value, int64_t multiple) {
-  return (value + multiple - 1) / multiple * multiple;
+// Equal blocks of at most kDepthMax, so that no thin one is left over.
+int64_t DepthBlock(int64_t depth) {
+  const int64_t blocks = (depth + kDepthMax - 1) / kDepthMax;
+  return blocks <= 1 ? depth : std::min(depth, ((depth + blocks - 1) / blocks + 7) / 8 * 8);
 }
 
-// Equal blocks of at most the maximum, so that no thin one is left over.
+int64_t PanelsFor(int64_t outputs, int64_t panel) { return (outputs + panel - 1) / panel; }
+
+// A tile: rows x panels * kPanel entries of c, each summed over one block of the depth.
+// a: [rows, depth] with a leading dimension, or packed as [depth, kTileRows].
+template <typename S, bool kPackedLeft>
+struct TileWork {
+  int64_t depth;
+  const S* a;
+  int64_t lda;
+  const S* b;             // [depth, kPanel] for each panel.
+  int64_t panel_stride;   // Entries from one panel to the next.
+  S* c;
+  int64_t ldc;
+  int64_t columns;        // Of c, at most panels * kPanel.
+  Into into;
+  const S* start;         // With kOverwrite: [columns], or null for zeros.
+};
+
+template <typename S, int kRows, int kPanels, bool kPackedLeft>
+void Tile(const TileWork<S, kPackedLeft>& work) {
+  using V = Vector<S>;
+  constexpr int kVectors = 2 * kPanels;
+  constexpr int64_t kLanes = kVectorSize<S>;
+  V sums[kRows][kVectors];
+#pragma GCC unroll 16
+  for (int r = 0; r < kRows; ++r) {
+#pragma GCC unroll 16
+    for (int v = 0; v < kVectors; ++v) sums[r][v] = V{};
+  }
+  const S* a = work.a;
+  const S* b = work.b;
+  const int64_t lda = work.lda;
+  const int64_t panel_stride = work.panel_stride;
+  for (int64_t k = 0; k < work.depth; ++k) {
+    V right[kVectors];
+#pragma GCC unroll 16
+    for (int v = 0; v < kVectors; ++v) {
+      right[v] = LoadVector(b + (v / 2) * panel_stride + (v % 2) * kLanes);
+    }
+#pragma GCC unroll 16
+    for (int r = 0; r < kRows; ++r) {
+      const S left = kPackedLeft ? a[r] : a[r * lda];
+#pragma GCC unroll 16
+      for (int v = 0; v < kVectors; ++v) sums[r][v] += left * right[v];
+    }
+    a += kPackedLeft ? kTileRows : 1;
+    b += kPanel<S>;
+  }
+  if (work.columns == kVectors * kLanes) {
+#pragma GCC unroll 16
+    for (int r = 0; r < kRows; ++r) {
+#pragma GCC unroll 16
+      for (int v = 0; v < kVectors; ++v) {
+        S* const c = work.c + r * work.ldc + v * kLanes;
+        V value = sums[r][v];
+        if (work.into == Into::kAdd) {
+          value += LoadVector(c);
+        } else if (work.start != nullptr) {
+          value += LoadVector(work.start + v * kLanes);
+        }
+        StoreVector<S>(value, c);
+      }
+    }
+    return;
+  }
+  for (int r = 0; r < kRows; ++r) {
+    S row[kVectors * kLanes];
+    for (int v = 0; v < kVectors; ++v) StoreVector<S>(sums[r][v], row + v * kLanes);
+    S* const c = work.c + r * work.ldc;
+    for (int64_t j = 0; j < work.columns; ++j) {
+      if (work.into == Into::kAdd) {
+        c[j] += row[j];
+      } else {
+        c[j] = work.start == nullptr ? row[j] : work.start[j] + row[j];
+      }
+    }
+  }
+}
+
+template <typename S, bool kPackedLeft>
+using TileFunction = void (*)(const TileWork<S, kPackedLeft>&);
+
+// Tiles of 1 … kTileRows rows, with as many panels as PanelsOf says, or with one.
+template <typename S, bool kPackedLeft, bool kOnePanel, size_t... kIndex>
+constexpr auto MakeTiles(std::index_sequence<kIndex...>) {
+  return std::array<TileFunction<S, kPackedLeft>, sizeof...(kIndex)>{
+      Tile<S, static_cast<int>(kIndex) + 1,
+           kOnePanel ? 1 : PanelsOf(static_cast<int>(kIndex) + 1), kPackedLeft>...};
+}
+template <typename S, bool kPackedLeft, bool kOnePanel>
+constexpr auto kTiles =
+    MakeTiles<S, kPackedLeft, kOnePanel>(std::make_index_sequence<kTileRows>());
+
+// Rows of tile number `tile` of `tiles` over `rows` rows: nearly equal ones.
+int64_t TileBegin(int64_t rows, int64_t tile, int64_t tiles) { return rows * tile / tiles; }
+
+// One block of panels [first, last) times the rows of a. Panel by panel, so that a panel stays in
+// the first-level cache for all rows.
+template <typename S, bool kPackedLeft>
+void MultiplyBlock(TileWork<S, kPackedLeft> work, int64_t rows, int64_t columns) {
+  const S* const a = work.a;
+  S* const c = work.c;
+  const S* const b = work.b;
+  const S* const start = work.start;
+  const int64_t tiles = (rows + kTileRows - 1) / kTileRows;
+  const int64_t wide = tiles == 1 ? PanelsOf(static_cast<int>(rows)) : 1;
+  for (int64_t j = 0; j < columns;) {
+    const bool one = columns - j < wide * kPanel<S>;
+    const int64_t width = one ? kPanel<S> : wide * kPanel<S>;
+    work.columns = std::min(width, columns - j);
+    work.b = b + j / kPanel<S> * work.panel_stride;
+    work.start = start == nullptr ? nullptr : start + j;
+    for (int64_t tile = 0; tile < tiles; ++tile) {
+      // A packed left operand comes in whole tiles.
+      const int64_t first = kPackedLeft ? tile * kTileRows : TileBegin(rows, tile, tiles);
+      const int64_t last = kPackedLeft ? std::min(rows, first + kTileRows)
+                                       : TileBegin(rows, tile + 1, tiles);
+      work.a = a + (kPackedLeft ? tile * kTileRows * work.depth : first * work.lda);
+      work.c = c + first * work.ldc + j;
+      const auto height = static_cast<size_t>(last - first - 1);
+      if (one || wide == 1) {
+        kTiles<S, kPackedLeft, true>[height](work);
+      } else {
+        kTiles<S, kPackedLeft, false>[height](work);
+      }
+    }
+    j += width;
+  }
+}
+
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wignored-attributes"  // Of a vector type as a template argument.
+// Transposes kLanes rows of `from` into kLanes rows of `to`.
 template <typename S>
-int64_t DepthBlock(int64_t depth) {
-  const int64_t blocks = (depth + kDepthMax<S> - 1) / kDepthMax<S>;
-  return blocks <= 1 ? depth : std::min(depth, RoundUp((depth + blocks - 1) / blocks, 8));
+void TransposeLanes(const S* from, int64_t ld, S* to, int64_t to_ld) {
+  packet::PacketBlock<Packet<S>, kLanes<S>> block;
+  for (int i = 0; i < kLanes<S>; ++i) block.packet[i] = packet::ploadu<Packet<S>>(from + i * ld);
+  packet::ptranspose(block);
+  for (int i = 0; i < kLanes<S>; ++i) packet::pstoreu(to + i * to_ld, block.packet[i]);
+}
+#pragma GCC diagnostic pop
+
+// panel [depth, kPanel] = the transpose of w [outputs, depth], outputs <= kPanel, rest zero.
+template <typename S>
+void PackPanel(const S* w, int64_t ld, int64_t outputs, int64_t depth, S* panel) {
+  int64_t k = 0;
+  if (outputs == kPanel<S>) {
+    for (; k + kLanes<S> <= depth; k += kLanes<S>) {
+      for (int64_t j = 0; j < kPanel<S>; j += kLanes<S>) {
+        TransposeLanes(w + j * ld + k, ld, panel + k * kPanel<S> + j, kPanel<S>);
+      }
+    }
+  }
+  for (; k < depth; ++k) {
+    S* const row = panel + k * kPanel<S>;
+    for (int64_t j = 0; j < outputs; ++j) row[j] = w[j * ld + k];
+    std::fill(row + outputs, row + kPanel<S>, S(0));
+  }
+}
+
+// panel [depth, kPanel] = `columns` columns of x [depth, …], rest zero.
+template <typename S>
+void CopyPanel(const S* x, int64_t ld, int64_t columns, int64_t depth, S* panel) {
+  for (int64_t k = 0; k < depth; ++k) {
+    S* const row = panel + k * kPanel<S>;
+    if (columns == kPanel<S>) {
+      StoreVector<S>(LoadVector(x + k * ld), row);
+      StoreVector<S>(LoadVector(x + k * ld + kVectorSize<S>), row + kVectorSize<S>);
+    } else {
+      std::copy_n(x + k * ld, columns, row);
+      std::fill(row + columns, row + kPanel<S>, S(0));
+    }
+  }
+}
+
+// Calls body(first depth, depth, first output, outputs, panel) for every panel of the range.
+template <typename S, typename Body>
+void ForPanels(S* data, int64_t outputs, int64_t depth, Range range, Body&& body) {
+  const int64_t panels = PanelsFor(outputs, kPanel<S>);
+  const int64_t depth_block = DepthBlock(depth);
+  for (int64_t k = 0; k < depth; k += depth_block) {
+    const int64_t kc = std::min(depth_block, depth - k);
+    S* const block = data + k * panels * kPanel<S>;
+    for (int64_t j = range.begin; j < range.end; j += kPanel<S>) {
+      body(k, kc, j, std::min(kPanel<S>, outputs - j), block + j * kc);
+    }
+  }
 }
 
 }  // namespace
 
 template <typename S>
-GemmWorkspace<S>::GemmWorkspace()
-    : left_(kLeftMax * kDepthMax<S>), right_(kRightMax * kDepthMax<S>) {}
-
-template <typename S>
-int64_t GemmWorkspace<S>::Size() {
-  return (kLeftMax + kRightMax) * kDepthMax<S>;
-}
-
-template <typename S>
 int64_t PackedMatrix<S>::Size(int64_t outputs, int64_t depth) {
-  // Each block starts aligned, which costs less than one alignment per block.
-  const int64_t blocks = SaturatingMultiply(outputs / kLeftMax + 1, depth / (kDepthMax<S> / 2) + 1);
-  return SaturatingAdd(SaturatingMultiply(outputs, depth),
-                       SaturatingMultiply(blocks, kPackAlignment));
+  const int64_t padded = SaturatingMultiply(outputs / kPanel<S> + (outputs % kPanel<S> != 0),
+                                            kPanel<S>);
+  return SaturatingMultiply(padded, depth);
 }
 
 template <typename S>
-template <typename Pack, typename Mapper>
-void PackedMatrix<S>::PackBlocks(const Mapper& source, int64_t outputs, int64_t depth) {
-  GRADWATCH_CHECK(Size(outputs, depth) <= data_.size());
-  outputs_ = outputs;
-  depth_ = depth;
-  const int64_t depth_block = DepthBlock<S>(depth);
-  S* block = data_.data();
-  Pack pack;
-  for (int64_t k = 0; k < depth; k += depth_block) {
-    const int64_t kc = std::min(depth_block, depth - k);
-    for (int64_t i = 0; i < outputs; i += kLeftMax) {
-      const int64_t mc = std::min(kLeftMax, outputs - i);
-      pack(block, source.getSubMapper(i, k), kc, mc);
-      block += RoundUp(mc * kc, kPackAlignment);
-    }
-  }
+void PackedMatrix<S>::Pack(const S* w, int64_t ld, Range outputs) const {
+  ForPanels(data_, outputs_, depth_, outputs,
+            [&](int64_t k, int64_t depth, int64_t j, int64_t width, S* panel) {
+              PackPanel(w + j * ld + k, ld, width, depth, panel);
+            });
 }
 
 template <typename S>
-void PackedMatrix<S>::Pack(const S* w, int64_t ld, int64_t outputs, int64_t depth) {
-  PackBlocks<PackLeft<S, RowMajor>>(Source<S, RowMajor>(w, ld), outputs, depth);
+void PackedMatrix<S>::PackTransposed(const S* w, int64_t ld, Range outputs) const {
+  ForPanels(data_, outputs_, depth_, outputs,
+            [&](int64_t k, int64_t depth, int64_t j, int64_t width, S* panel) {
+              CopyPanel(w + k * ld + j, ld, width, depth, panel);
+            });
 }
 
 template <typename S>
-void PackedMatrix<S>::PackTransposed(const S* w, int64_t ld, int64_t outputs, int64_t depth) {
-  PackBlocks<PackLeft<S, ColMajor>>(Source<S, ColMajor>(w, ld), outputs, depth);
-}
-
-template <typename S>
-void PackedMatrix<S>::AddProduct(int64_t rows, const S* x, int64_t ldx, S* c, int64_t ldc,
-                                 GemmWorkspace<S>& workspace) const {
-  // Seen by columns: c^T [outputs, rows] += packed [outputs, depth] * x^T [depth, rows].
-  const Source<S, ColMajor> right(x, ldx);
-  const Target<S> target(c, ldc);
-  const int64_t depth_block = DepthBlock<S>(depth_);
-  PackRight<S, ColMajor> pack;
-  Kernel<S> kernel;
-  for (int64_t j = 0; j < rows; j += kRightMax) {
-    const int64_t nc = std::min(kRightMax, rows - j);
-    const S* block = data_.data();
+void PackedMatrix<S>::Multiply(Range outputs, int64_t rows, const S* x, int64_t ldx, Into into,
+                               const S* start, S* c, int64_t ldc) const {
+  if (outputs.empty() || rows == 0) return;
+  // So many rows of x that a block of them stays in the second-level cache.
+  constexpr int64_t kRowsMax = 128;
+  const int64_t panels = PanelsFor(outputs_, kPanel<S>);
+  const int64_t depth_block = DepthBlock(depth_);
+  for (int64_t r = 0; r < rows; r += kRowsMax) {
+    const int64_t rc = std::min(kRowsMax, rows - r);
     for (int64_t k = 0; k < depth_; k += depth_block) {
       const int64_t kc = std::min(depth_block, depth_ - k);
-      pack(workspace.right(), right.getSubMapper(k, j), kc, nc);
-      for (int64_t i = 0; i < outputs_; i += kLeftMax) {
-        const int64_t mc = std::min(kLeftMax, outputs_ - i);
-        kernel(target.getSubMapper(i, j), block, workspace.right(), mc, kc, nc, S(1));
-        block += RoundUp(mc * kc, kPackAlignment);
+      TileWork<S, false> work;
+      work.depth = kc;
+      work.a = x + r * ldx + k;
+      work.lda = ldx;
+      work.b = data_ + k * panels * kPanel<S> + outputs.begin * kc;
+      work.panel_stride = kc * kPanel<S>;
+      work.c = c + r * ldc;
+      work.ldc = ldc;
+      work.into = k == 0 ? into : Into::kAdd;
+      work.start = start;
+      MultiplyBlock<S, false>(work, rc, outputs.size());
+    }
+  }
+}
+
+namespace {
+
+// Packs `count` columns of g [depth, …] in tiles of [depth, kTileRows], the last filled up with zeros.
+template <typename S>
+void PackLeft(const S* g, int64_t ldg, int64_t depth, int64_t count, S* to) {
+  for (int64_t i = 0; i < count; i += kTileRows, to += depth * kTileRows) {
+    const int64_t width = std::min(kTileRows, count - i);
+    for (int64_t k = 0; k < depth; ++k) {
+      const S* const from = g + k * ldg + i;
+      S* const row = to + k * kTileRows;
+      if (width == kTileRows) {
+        std::memcpy(row, from, kTileRows * sizeof(S));
+      } else {
+        std::copy_n(from, width, row);
+        std::fill(row + width, row + kTileRows, S(0));
       }
+    }
+  }
+}
+
+}  // namespace
+
+// Long sums in float are made of shorter ones, so that rounding grows slowly.
+template <typename S>
+void AddColumnSums(int64_t rows, int64_t n, const S* g, int64_t ldg, S* sums) {
+  using V = Vector<S>;
+  constexpr int64_t kLanes = kVectorSize<S>;
+  constexpr int64_t kRowsPerSum = 64;
+  for (int64_t first = 0; first < rows; first += kRowsPerSum) {
+    const int64_t last = std::min(rows, first + kRowsPerSum);
+    int64_t j = 0;
+    for (; j + 4 * kLanes <= n; j += 4 * kLanes) {
+      V part[4] = {};
+      for (int64_t r = first; r < last; ++r) {
+        for (int v = 0; v < 4; ++v) part[v] += LoadVector(g + r * ldg + j + v * kLanes);
+      }
+      for (int v = 0; v < 4; ++v) {
+        S* const sum = sums + j + v * kLanes;
+        StoreVector<S>(LoadVector(sum) + part[v], sum);
+      }
+    }
+    for (; j < n; ++j) {
+      S part = 0;
+      for (int64_t r = first; r < last; ++r) part += g[r * ldg + j];
+      sums[j] += part;
     }
   }
 }
 
 template <typename S>
-void AddOuterProduct(int64_t rows, int64_t m, int64_t k, const S* g, int64_t ldg, const S* x,
-                     int64_t ldx, S* c, int64_t ldc, GemmWorkspace<S>& workspace) {
-  // Seen by columns: c^T [k, m] += x^T [k, rows] * g [rows, m].
-  const Source<S, ColMajor> left(x, ldx);
-  const Source<S, RowMajor> right(g, ldg);
-  const Target<S> target(c, ldc);
-  const int64_t depth_block = DepthBlock<S>(rows);
-  PackLeft<S, ColMajor> pack_left;
-  PackRight<S, RowMajor> pack_right;
-  Kernel<S> kernel;
-  for (int64_t i = 0; i < k; i += kLeftMax) {
-    const int64_t mc = std::min(kLeftMax, k - i);
+void AddOuterProduct(Range m, int64_t rows, int64_t k, const S* g, int64_t ldg, const S* x,
+                     int64_t ldx, S* c, int64_t ldc, S* sums, S* workspace) {
+  if (m.empty()) return;
+  constexpr int64_t kLeftMax = kLeftTiles * kTileRows;
+  S* const left = workspace;
+  S* const right = workspace + kLeftMax * kDepthMax;
+  const int64_t depth_block = DepthBlock(rows);
+  for (int64_t j = 0; j < k; j += kColumnsMax) {
+    const int64_t columns = std::min(kColumnsMax, k - j);
     for (int64_t d = 0; d < rows; d += depth_block) {
-      const int64_t kc = std::min(depth_block, rows - d);
-      pack_left(workspace.left(), left.getSubMapper(i, d), kc, mc);
-      for (int64_t j = 0; j < m; j += kRightMax) {
-        const int64_t nc = std::min(kRightMax, m - j);
-        pack_right(workspace.right(), right.getSubMapper(d, j), kc, nc);
-        kernel(target.getSubMapper(i, j), workspace.left(), workspace.right(), mc, kc, nc, S(1));
+      const int64_t depth = std::min(depth_block, rows - d);
+      for (int64_t p = 0; p < columns; p += kPanel<S>) {
+        CopyPanel(x + d * ldx + j + p, ldx, std::min(kPanel<S>, columns - p), depth,
+                  right + p * depth);
+      }
+      for (int64_t i = m.begin; i < m.end; i += kLeftMax) {
+        const int64_t count = std::min(kLeftMax, m.end - i);
+        // The block comes into the cache for both.
+        if (sums != nullptr && j == 0) AddColumnSums(depth, count, g + d * ldg + i, ldg, sums + i);
+        PackLeft(g + d * ldg + i, ldg, depth, count, left);
+        TileWork<S, true> work;
+        work.depth = depth;
+        work.a = left;
+        work.lda = 0;
+        work.b = right;
+        work.panel_stride = depth * kPanel<S>;
+        work.c = c + i * ldc + j;
+        work.ldc = ldc;
+        work.into = Into::kAdd;
+        work.start = nullptr;
+        MultiplyBlock<S, true>(work, count, columns);
       }
     }
   }
 }
 
-template class GemmWorkspace<float>;
-template class GemmWorkspace<double>;
 template class PackedMatrix<float>;
 template class PackedMatrix<double>;
-template void AddOuterProduct(int64_t, int64_t, int64_t, const float*, int64_t, const float*,
-                              int64_t, float*, int64_t, GemmWorkspace<float>&);
-template void AddOuterProduct(int64_t, int64_t, int64_t, const double*, int64_t, const double*,
-                              int64_t, double*, int64_t, GemmWorkspace<double>&);
+template void AddOuterProduct(Range, int64_t, int64_t, const float*, int64_t, const float*, int64_t,
+                              float*, int64_t, float*, float*);
+template void AddOuterProduct(Range, int64_t, int64_t, const double*, int64_t, const double*,
+                              int64_t, double*, int64_t, double*, double*);
+template void AddColumnSums(int64_t, int64_t, const float*, int64_t, float*);
+template void AddColumnSums(int64_t, int64_t, const double*, int64_t, double*);
 
 }  // namespace gradwatch::nn

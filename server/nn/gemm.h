@@ -3,70 +3,100 @@
 
 #include <cstdint>
 
+#include "server/base/range.h"
 #include "server/nn/buffer.h"
+#include "server/nn/vector.h"
 
 namespace gradwatch::nn {
 
-// All matrix products of the room. Matrices are row-major with a leading dimension (entries from
-// one row to the next). Blocking is fixed, not taken from the machine's caches, so sums are formed
-// in one order everywhere. Nothing here allocates after construction.
+// All matrix products of the room: one kernel for all of them, over weights that are packed once and
+// used for many products, or over two operands packed as they are needed. Matrices are row-major
+// with a leading dimension (entries from one row to the next).
+//
+// Every entry of a product is one sum over the depth in an order that depends on the depth alone:
+// not on the other rows and outputs that are asked for. So the work may be split among threads by
+// rows or by outputs, and the result has the same bits however it is. Nothing here allocates.
+//
+// Source of the scheme: Goto and van de Geijn, "Anatomy of high-performance matrix multiplication",
+// 2008.
 
-// Scratch memory for products; any number of them may use it, one after another.
+// Outputs whose weights are packed together. Ranges of outputs begin at multiples of it.
 template <typename S>
-class GemmWorkspace {
- public:
-  GemmWorkspace();
-  static int64_t Size();  // Entries of S.
-  S* left() { return left_.data(); }
-  S* right() { return right_.data(); }
+constexpr int64_t kPanel = 2 * kVectorSize<S>;
 
- private:
-  Buffer<S> left_;
-  Buffer<S> right_;
-};
+// What a product does to what stands in its target.
+enum class Into { kAdd, kOverwrite };
 
-// A weight matrix in the order in which the kernel reads it: packed once, used for many products.
-// Source of the scheme: Goto and van de Geijn, "Anatomy of high-performance matrix
-// multiplication", 2008.
+// A weight matrix [outputs, depth] in the order in which the kernel reads it. A view: the memory,
+// Size() entries from a 64-byte boundary on, is the caller's.
 template <typename S>
 class PackedMatrix {
  public:
-  // Holds up to `capacity` entries as Size() counts them.
-  explicit PackedMatrix(int64_t capacity) : data_(capacity) {}
+  PackedMatrix(S* data, int64_t outputs, int64_t depth)
+      : data_(data), outputs_(outputs), depth_(depth) {}
+  // Saturates at INT64_MAX.
   static int64_t Size(int64_t outputs, int64_t depth);
 
-  // Takes w [outputs, depth].
-  void Pack(const S* w, int64_t ld, int64_t outputs, int64_t depth);
-  // Takes the transpose of w [depth, outputs].
-  void PackTransposed(const S* w, int64_t ld, int64_t outputs, int64_t depth);
+  int64_t outputs() const { return outputs_; }
 
-  // c [rows, outputs] += x [rows, depth] * packed^T.
-  void AddProduct(int64_t rows, const S* x, int64_t ldx, S* c, int64_t ldc,
-                  GemmWorkspace<S>& workspace) const;
+  // Takes these outputs of w [outputs, depth].
+  void Pack(const S* w, int64_t ld, Range outputs) const;
+  // Takes these outputs of the transpose of w [depth, outputs].
+  void PackTransposed(const S* w, int64_t ld, Range outputs) const;
+
+  // c [rows, …] = (c, or 0, or `start` in every row) + x [rows, depth] * packed^T, for a range of
+  // outputs, all of which are packed. `c` and `start` begin at the first output of the range; `start`
+  // may be null and is used with kOverwrite.
+  void Multiply(Range outputs, int64_t rows, const S* x, int64_t ldx, Into into, const S* start,
+                S* c, int64_t ldc) const;
 
  private:
-  template <typename Pack, typename Mapper>
-  void PackBlocks(const Mapper& source, int64_t outputs, int64_t depth);
-
-  int64_t outputs_ = 0;
-  int64_t depth_ = 0;
-  Buffer<S> data_;
+  S* data_;
+  int64_t outputs_;
+  int64_t depth_;
 };
 
-// c [m, k] += g [rows, m]^T * x [rows, k]: a weight gradient, summed over rows.
+// Entries of the work memory of AddOuterProduct, one for each thread, from a 64-byte boundary on.
 template <typename S>
-void AddOuterProduct(int64_t rows, int64_t m, int64_t k, const S* g, int64_t ldg, const S* x,
-                     int64_t ldx, S* c, int64_t ldc, GemmWorkspace<S>& workspace);
+constexpr int64_t OuterProductWorkspace();
 
-extern template class GemmWorkspace<float>;
-extern template class GemmWorkspace<double>;
+// c [m, k] += g [rows, m]^T * x [rows, k], a weight gradient summed over rows, for a range of the m
+// rows of c. `sums` [m], when not null, gets the sums of g over its rows added for the same range: a
+// bias gradient.
+template <typename S>
+void AddOuterProduct(Range m, int64_t rows, int64_t k, const S* g, int64_t ldg, const S* x,
+                     int64_t ldx, S* c, int64_t ldc, S* sums, S* workspace);
+
+// sums [n] += the sums over the rows of g [rows, n].
+template <typename S>
+void AddColumnSums(int64_t rows, int64_t n, const S* g, int64_t ldg, S* sums);
+
+// --- details -------------------------------------------------------------------------------------
+
+namespace internal {
+constexpr int64_t kDepthMax = 256;    // Depth of a block: its panel stays in the first-level cache.
+constexpr int64_t kColumnsMax = 256;  // Columns of x that are packed at a time.
+// Rows of c that one call of the kernel makes: as many as registers hold.
+constexpr int64_t kTileRows = kVectorBytes == 64 ? 8 : 6;
+constexpr int64_t kLeftTiles = 12;  // Tiles of g that are packed at a time.
+}  // namespace internal
+
+template <typename S>
+constexpr int64_t OuterProductWorkspace() {
+  using namespace internal;
+  constexpr int64_t left = kLeftTiles * kTileRows * kDepthMax;
+  constexpr int64_t right = (kColumnsMax + kPanel<S>) * kDepthMax;
+  return (left + right + 15) / 16 * 16;
+}
+
 extern template class PackedMatrix<float>;
 extern template class PackedMatrix<double>;
-extern template void AddOuterProduct(int64_t, int64_t, int64_t, const float*, int64_t, const float*,
-                                     int64_t, float*, int64_t, GemmWorkspace<float>&);
-extern template void AddOuterProduct(int64_t, int64_t, int64_t, const double*, int64_t,
-                                     const double*, int64_t, double*, int64_t,
-                                     GemmWorkspace<double>&);
+extern template void AddOuterProduct(Range, int64_t, int64_t, const float*, int64_t, const float*,
+                                     int64_t, float*, int64_t, float*, float*);
+extern template void AddOuterProduct(Range, int64_t, int64_t, const double*, int64_t, const double*,
+                                     int64_t, double*, int64_t, double*, double*);
+extern template void AddColumnSums(int64_t, int64_t, const float*, int64_t, float*);
+extern template void AddColumnSums(int64_t, int64_t, const double*, int64_t, double*);
 
 }  // namespace gradwatch::nn
 

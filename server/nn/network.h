@@ -11,6 +11,7 @@
 
 #include "absl/types/span.h"
 #include "server/base/batch.h"
+#include "server/base/thread_team.h"
 #include "server/nn/network_config.h"
 
 namespace gradwatch::nn {
@@ -46,9 +47,9 @@ struct LayerTrace {
   absl::Span<const double> cell_rms;    // LSTM: sqrt(mean c^2); empty for other cells.
   absl::Span<const double> cell_max;    // LSTM: max |c|.
 
-  // Shares over all valid (t, row, unit); NaN for cells that have no such thing.
-  double saturated_share = std::numeric_limits<double>::quiet_NaN();  // RNN tanh: |h| > 0.99.
-  // RNN ReLU: share of the units that are 0 at every (t, row).
+  // Share of all valid (t, row, unit) with |h| > 0.99; for ReLU, which has no upper end, with h = 0.
+  double saturated_share = std::numeric_limits<double>::quiet_NaN();
+  // RNN ReLU: share of the units that are 0 at every (t, row). NaN for other cells.
   double dead_share = std::numeric_limits<double>::quiet_NaN();
   // Gates below: 4 for the LSTM, 3 for the GRU, 1 for the sigmoid RNN (its h), else 0.
   int gates = 0;
@@ -72,14 +73,17 @@ struct NonFinite {
 // A recurrent network with its weights, gradients and work memory, in float or double.
 //
 // Everything is allocated by the constructor: the other calls allocate nothing, unless they say so.
-// Same build, config, weights, state and batch: same bits. Detail changes no bit.
-// Threads: one at a time.
+// Same build, config, weights, state and batch: same bits. Detail and threads change no bit.
+// Threads: one at a time, and a team's members on its behalf.
 template <typename S>
 class Network {
  public:
   // Plans for batches of at most `rows_max` x `time_steps_max`. Weights and state are zero.
   // Requires a config as NetworkConfig says it; input that a user gave is checked before.
-  Network(const NetworkConfig& config, int64_t rows_max, int64_t time_steps_max);
+  // The threads of `team` share the work of every run, as many as it is set to; null: the calling
+  // thread alone. Their number changes no bit.
+  Network(const NetworkConfig& config, int64_t rows_max, int64_t time_steps_max,
+          ThreadTeam* team = nullptr);
   ~Network();
   Network(const Network&) = delete;
   Network& operator=(const Network&) = delete;

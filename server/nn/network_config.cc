@@ -64,10 +64,10 @@ int64_t ParameterCountOf(const NetworkConfig& config) {
 }
 
 int64_t MemoryBytesOf(const NetworkConfig& config, int64_t rows, int64_t time_steps,
-                      int64_t scalar_size) {
+                      int64_t scalar_size, int threads) {
   return scalar_size == static_cast<int64_t>(sizeof(float))
-             ? Plan::Of<float>(config, rows, time_steps).Bytes(scalar_size)
-             : Plan::Of<double>(config, rows, time_steps).Bytes(scalar_size);
+             ? Plan::Of<float>(config, rows, time_steps, threads).Bytes(scalar_size)
+             : Plan::Of<double>(config, rows, time_steps, threads).Bytes(scalar_size);
 }
 
 }  // namespace gradwatch::nn

@@ -101,9 +101,11 @@ GRADWATCH_ENGINE_API std::vector<Parameter> ParametersOf(const NetworkConfig& co
 GRADWATCH_ENGINE_API int64_t ParameterCountOf(const NetworkConfig& config);
 
 // Bytes that a Network<S> of sizeof(S) = `scalar_size` allocates for batches of up to `rows` x
-// `time_steps`. Saturates at INT64_MAX, so any positive sizes may be asked about.
+// `time_steps` and a team of up to `threads`. Saturates at INT64_MAX, so any positive sizes may be
+// asked about.
 GRADWATCH_ENGINE_API int64_t MemoryBytesOf(const NetworkConfig& config, int64_t rows,
-                                           int64_t time_steps, int64_t scalar_size);
+                                           int64_t time_steps, int64_t scalar_size,
+                                           int threads = 1);
 
 }  // namespace gradwatch::nn
 

@@ -5,6 +5,7 @@
 
 #include "server/nn/buffer.h"
 #include "server/nn/gemm.h"
+#include "server/nn/trace.h"
 
 namespace gradwatch::nn {
 namespace {
@@ -30,7 +31,7 @@ int64_t InputWidthOf(const NetworkConfig& config) {
 }
 
 template <typename S>
-Plan Plan::Of(const NetworkConfig& config, int64_t rows, int64_t time_steps) {
+Plan Plan::Of(const NetworkConfig& config, int64_t rows, int64_t time_steps, int members) {
   const auto times = SaturatingMultiply;
   const int64_t hidden = config.hidden;
   const int64_t gate_rows = times(GatesOf(config.cell), hidden);
@@ -43,6 +44,7 @@ Plan Plan::Of(const NetworkConfig& config, int64_t rows, int64_t time_steps) {
 
   Plan plan;
   plan.layers = config.layers;
+  plan.members = members;
   plan.has_cell = config.cell == Cell::kLstm;
   const int64_t states_per_layer = plan.has_cell ? 2 : 1;
   plan.parameters = ParameterCountOf(config);
@@ -54,7 +56,9 @@ Plan Plan::Of(const NetworkConfig& config, int64_t rows, int64_t time_steps) {
   plan.state = times(times(config.layers, states_per_layer), times(rows, hidden));
   plan.adjoint = times(rows, hidden);
   plan.local = times(config.layers > 1 ? positions : readouts, hidden);
-  plan.bias_rows = std::max(gate_rows, config.outputs);
+  plan.readout_losses = readouts;
+  plan.bias_row = gate_rows;
+  if (members > 1) plan.unit_squares = times(times(8, rows), hidden / kSquaresBlock);
 
   using Packed = PackedMatrix<S>;
   plan.bulk_pack =
@@ -72,20 +76,21 @@ Plan Plan::Of(const NetworkConfig& config, int64_t rows, int64_t time_steps) {
   plan.recurrent_pack =
       std::max(Packed::Size(first_gates, hidden), Packed::Size(hidden, first_gates));
   plan.candidate_pack = gru ? Packed::Size(hidden, hidden) : 0;
-  plan.workspace = GemmWorkspace<S>::Size();
+  plan.workspaces = times(members, OuterProductWorkspace<S>());
 
   plan.gates = times(positions, gate_rows);
   plan.states = times(SaturatingAdd(rows, positions), hidden);
   plan.cell_tanh = plan.has_cell ? times(positions, hidden) : 0;
   plan.candidates = gru ? times(positions, hidden) : 0;
 
-  plan.trace_doubles = times(kTraceArrays, time_steps);
+  plan.trace_doubles =
+      SaturatingAdd(times(kTraceArrays, time_steps), times(kTraceValues, positions));
   // First position of each time step (8 bytes), segments (24), slot of each position and token (4),
-  // one flag per unit and layer.
+  // for each member and layer one flag per unit and some counters.
   plan.index_bytes =
       Sum({times(SaturatingAdd(time_steps, 1), 8 + 24), tokens ? times(4, positions) : 0,
            tokens ? times(4, SaturatingAdd(config.vocabulary, slots)) : 0,
-           times(config.layers, hidden)});
+           times(times(config.layers, members), SaturatingAdd(hidden, 128))});
   return plan;
 }
 
@@ -94,13 +99,14 @@ int64_t Plan::Bytes(int64_t scalar_size) const {
   const int64_t shared =
       Sum({times(2, parameters), inputs, times(2, token_rows), times(2, token_vectors),
            times(2, readout_rows), readout_states, state, times(has_cell ? 2 : 1, adjoint), local,
-           times(2, bias_rows), bulk_pack, recurrent_pack, candidate_pack, workspace});
+           bias_row, bulk_pack, recurrent_pack, candidate_pack, workspaces});
   const int64_t per_layer = Sum({gates, times(has_cell ? 2 : 1, states), cell_tanh, candidates});
   const int64_t scalars = SaturatingAdd(shared, times(layers, per_layer));
-  return Sum({times(scalars, scalar_size), times(times(layers, trace_doubles), 8), index_bytes});
+  return Sum({times(scalars, scalar_size), times(times(layers, trace_doubles), 8),
+              times(8, readout_losses), times(64, unit_squares), index_bytes});
 }
 
-template Plan Plan::Of<float>(const NetworkConfig&, int64_t, int64_t);
-template Plan Plan::Of<double>(const NetworkConfig&, int64_t, int64_t);
+template Plan Plan::Of<float>(const NetworkConfig&, int64_t, int64_t, int);
+template Plan Plan::Of<double>(const NetworkConfig&, int64_t, int64_t, int);
 
 }  // namespace gradwatch::nn

@@ -13,10 +13,11 @@ int64_t InputWidthOf(const NetworkConfig& config);
 // How many entries each buffer of a network needs. The network allocates exactly these, and
 // admission asks for the sum beforehand. Sizes saturate at INT64_MAX.
 //
-// N is the number of valid positions of a batch: at most rows x time_steps.
+// N is the number of valid positions of a batch: at most rows x time_steps. `members` threads work
+// on a batch together.
 struct Plan {
   template <typename S>
-  static Plan Of(const NetworkConfig& config, int64_t rows, int64_t time_steps);
+  static Plan Of(const NetworkConfig& config, int64_t rows, int64_t time_steps, int members);
   int64_t Bytes(int64_t scalar_size) const;
 
   // Scalars, one buffer each.
@@ -29,11 +30,11 @@ struct Plan {
   int64_t state = 0;           // All layers: [rows, H], twice for the LSTM.
   int64_t adjoint = 0;         // [rows, H]; twice for the LSTM.
   int64_t local = 0;           // [N or rows, H]
-  int64_t bias_rows = 0;       // [max(G*H, O)]; two of them.
+  int64_t bias_row = 0;        // [G*H]
   int64_t bulk_pack = 0;
   int64_t recurrent_pack = 0;
   int64_t candidate_pack = 0;  // GRU only.
-  int64_t workspace = 0;
+  int64_t workspaces = 0;      // All members'.
 
   // Scalars, per layer.
   int64_t gates = 0;       // [N, G*H]
@@ -42,10 +43,13 @@ struct Plan {
   int64_t candidates = 0;  // [N, H], GRU only.
 
   int layers = 0;
+  int members = 1;
   bool has_cell = false;
 
   // Others.
-  int64_t trace_doubles = 0;  // Per layer.
+  int64_t readout_losses = 0;  // Doubles.
+  int64_t unit_squares = 0;    // Squares, 64 bytes each; only for several members.
+  int64_t trace_doubles = 0;   // Per layer.
   int64_t index_bytes = 0;
 };
 

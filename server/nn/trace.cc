@@ -2,10 +2,12 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 #include <limits>
 
 #include "server/nn/packet.h"
 #include "server/nn/plan.h"
+#include "server/nn/vector.h"
 
 namespace gradwatch::nn {
 namespace {
@@ -13,52 +15,76 @@ namespace {
 constexpr double kNaN = std::numeric_limits<double>::quiet_NaN();
 // Below this a ratio of norms says nothing.
 constexpr double kNormMin = 1e-30;
-constexpr double kTanhSaturated = 0.99;
+constexpr double kSaturated = 0.99;
 constexpr double kGateClosed = 0.05;
 constexpr double kGateOpen = 0.95;
 
 enum ArrayIndex {
   kStateGradient,
-  kCarry,
+  kCarryNorm,
   kRatio,
   kHiddenGradient,
   kHiddenRms,
-  kHiddenMax,
+  kHiddenLargest,
   kCellRms,
-  kCellMax
+  kCellLargest
 };
-static_assert(kCellMax + 1 == kTraceArrays);
+static_assert(kCellLargest + 1 == kTraceArrays);
 
-struct Summary {
-  double rms;
-  double largest;  // Magnitude.
+// As many S as there are doubles in a vector.
+template <typename S>
+struct Narrow {
+  using Type = Vector<double>;
 };
+template <>
+struct Narrow<float> {
+  using Type = float __attribute__((vector_size(kVectorBytes / 2)));
+};
+
+// Adds the squares of one whole block to the lanes.
+template <typename S>
+void AddBlock(const S* values, Squares* sum) {
+  using V = Vector<double>;
+  constexpr int kStep = static_cast<int>(kVectorSize<double>);
+  constexpr int kVectors = Squares::kLanes / kStep;
+  V even[kVectors] = {};
+  V odd[kVectors] = {};
+  const auto add = [values](int64_t from, V* sums) {
+#pragma GCC unroll 4
+    for (int v = 0; v < kVectors; ++v) {
+      typename Narrow<S>::Type narrow;
+      std::memcpy(&narrow, values + from + v * kStep, sizeof(narrow));
+      const V wide = __builtin_convertvector(narrow, V);
+      sums[v] += wide * wide;
+    }
+  };
+  for (int64_t k = 0; k < kSquaresBlock; k += 2 * Squares::kLanes) {
+    add(k, even);
+    add(k + Squares::kLanes, odd);
+  }
+#pragma GCC unroll 4
+  for (int v = 0; v < kVectors; ++v) {
+    double* const lanes = sum->lanes + v * kStep;
+    StoreVector<double>(LoadVector(lanes) + (even[v] + odd[v]), lanes);
+  }
+}
 
 template <typename S>
-Summary Summarize(const S* values, int64_t n) {
+double LargestMagnitude(const S* values, int64_t n) {
   Packet<S> largest = Constant<S>(0.0);
   ForPackets<S>(n, [&](int64_t j, auto lanes) {
     largest = packet::pmax(largest, packet::pabs(Load<S>(values + j, lanes)));
   });
-  const double rms = std::sqrt(SumOfSquares(values, n) / static_cast<double>(n));
-  // The maximum may have passed over a NaN, the sum has not.
-  return {rms, std::isnan(rms) ? kNaN : static_cast<double>(packet::predux_max(largest))};
+  return static_cast<double>(packet::predux_max(largest));
 }
 
-template <typename S>
-double JointNorm(const S* h, const S* c, int64_t n) {
-  double sum = SumOfSquares(h, n);
-  if (c != nullptr) sum += SumOfSquares(c, n);
-  return std::sqrt(sum);
-}
-
-struct Counts {
+struct Outside {
   int64_t below = 0;
   int64_t above = 0;
 };
 
 template <typename S>
-Counts CountOutside(const S* values, int64_t n, double low, double high) {
+Outside CountOutside(const S* values, int64_t n, double low, double high) {
   const S lower = static_cast<S>(low);
   const S upper = static_cast<S>(high);
   int32_t below = 0;
@@ -72,7 +98,7 @@ Counts CountOutside(const S* values, int64_t n, double low, double high) {
 
 // Of the magnitudes.
 template <typename S>
-Counts CountMagnitudesOutside(const S* values, int64_t n, double low, double high) {
+Outside CountMagnitudesOutside(const S* values, int64_t n, double low, double high) {
   const S lower = static_cast<S>(low);
   const S upper = static_cast<S>(high);
   int32_t below = 0;
@@ -86,45 +112,46 @@ Counts CountMagnitudesOutside(const S* values, int64_t n, double low, double hig
 }
 
 template <typename S>
-void MarkAlive(const S* h, int64_t n, uint8_t* alive) {
-  for (int64_t i = 0; i < n; ++i) alive[i] |= h[i] > S(0) ? 1 : 0;
+int64_t CountZeros(const S* values, int64_t n) {
+  int32_t zeros = 0;
+  for (int64_t i = 0; i < n; ++i) zeros += values[i] == S(0) ? 1 : 0;
+  return zeros;
 }
 
 }  // namespace
 
-template <typename S>
-double SumOfSquares(const S* values, int64_t n) {
-  constexpr int kSums = 8;
-  double sums[kSums] = {};
-  int64_t i = 0;
-  for (; i + kSums <= n; i += kSums) {
-    for (int k = 0; k < kSums; ++k) {
-      const double value = static_cast<double>(values[i + k]);
-      sums[k] += value * value;
-    }
-  }
-  for (int k = 0; i < n; ++i, ++k) {
-    const double value = static_cast<double>(values[i]);
-    sums[k] += value * value;
-  }
-  return ((sums[0] + sums[4]) + (sums[1] + sums[5])) + ((sums[2] + sums[6]) + (sums[3] + sums[7]));
+double Squares::Total() const {
+  return ((lanes[0] + lanes[4]) + (lanes[1] + lanes[5])) +
+         ((lanes[2] + lanes[6]) + (lanes[3] + lanes[7]));
 }
 
-TraceRecorder::TraceRecorder(Cell cell, int64_t hidden, int64_t time_steps_max)
+template <typename S>
+void AddSquares(const S* values, int64_t n, Squares* sum) {
+  int64_t i = 0;
+  for (; i + kSquaresBlock <= n; i += kSquaresBlock) AddBlock(values + i, sum);
+  if (i == n) return;
+  S rest[kSquaresBlock] = {};
+  std::copy_n(values + i, n - i, rest);
+  AddBlock(rest, sum);
+}
+
+TraceRecorder::TraceRecorder(Cell cell, int64_t hidden, int64_t truncation, int64_t positions_max,
+                             int64_t time_steps_max, int members_max)
     : cell_(cell),
       hidden_(hidden),
+      truncation_(truncation),
+      positions_max_(positions_max),
       time_steps_max_(time_steps_max),
+      members_max_(members_max),
+      values_(kTraceValues * positions_max),
       arrays_(kTraceArrays * time_steps_max),
-      alive_(hidden) {}
+      counts_(members_max),
+      alive_(members_max * hidden) {}
 
-void TraceRecorder::Begin(int64_t time_steps, Detail detail) {
+void TraceRecorder::Begin(Detail detail) {
   detail_ = detail;
-  time_steps_ = time_steps;
-  positions_ = 0;
-  saturated_ = 0;
-  closed_.fill(0);
-  open_.fill(0);
-  std::fill_n(alive_.data(), hidden_, uint8_t{0});
+  std::fill_n(counts_.data(), members_max_, Counts{});
+  std::fill_n(alive_.data(), alive_.size(), uint8_t{0});
 }
 
 int TraceRecorder::CountedGates() const {
@@ -137,107 +164,148 @@ bool TraceRecorder::IsCandidate(int gate) const {
 }
 
 template <typename S>
-void TraceRecorder::CountGates(int64_t rows, const S* h, const S* gates) {
+void TraceRecorder::CountGates(Counts* counts, const S* h, const S* gates) const {
   const int count = CountedGates();
   const S* activations = cell_ == Cell::kRnnSigmoid ? h : gates;
-  for (int64_t b = 0; b < rows; ++b) {
-    for (int gate = 0; gate < count; ++gate) {
-      const S* values = activations + (b * count + gate) * hidden_;
-      const Counts counts =
-          IsCandidate(gate) ? CountMagnitudesOutside(values, hidden_, kGateClosed, kGateOpen)
-                            : CountOutside(values, hidden_, kGateClosed, kGateOpen);
-      closed_[gate] += counts.below;
-      open_[gate] += counts.above;
+  for (int gate = 0; gate < count; ++gate) {
+    const S* values = activations + gate * hidden_;
+    const Outside outside = IsCandidate(gate)
+                                ? CountMagnitudesOutside(values, hidden_, kGateClosed, kGateOpen)
+                                : CountOutside(values, hidden_, kGateClosed, kGateOpen);
+    counts->closed[static_cast<size_t>(gate)] += outside.below;
+    counts->open[static_cast<size_t>(gate)] += outside.above;
+  }
+}
+
+template <typename S>
+void TraceRecorder::RecordStates(int member, int64_t position, const S* h, const S* c,
+                                 const S* gates) {
+  Counts* const counts = &counts_[member];
+  Squares hidden;
+  AddSquares(h, hidden_, &hidden);
+  At(kHidden, position) = hidden.Total();
+  At(kHiddenMax, position) = LargestMagnitude(h, hidden_);
+  if (c != nullptr) {
+    Squares cell;
+    AddSquares(c, hidden_, &cell);
+    At(kCell, position) = cell.Total();
+    At(kCellMax, position) = LargestMagnitude(c, hidden_);
+  }
+  if (cell_ == Cell::kRnnRelu) {
+    counts->saturated += CountZeros(h, hidden_);
+    uint8_t* const alive = alive_.data() + member * hidden_;
+    for (int64_t i = 0; i < hidden_; ++i) alive[i] |= h[i] > S(0) ? 1 : 0;
+  } else {
+    counts->saturated += CountMagnitudesOutside(h, hidden_, 0.0, kSaturated).above;
+  }
+  CountGates(counts, h, gates);
+}
+
+double TraceRecorder::SumOf(const BatchLayout& layout, Value value, int64_t t, int64_t rows) {
+  double sum = 0.0;
+  for (int64_t b = 0; b < rows; ++b) sum += At(value, layout.first(t) + b);
+  return sum;
+}
+
+double TraceRecorder::LargestOf(const BatchLayout& layout, Value value, int64_t t) {
+  double largest = 0.0;
+  for (int64_t b = 0; b < layout.valid(t); ++b) {
+    largest = std::max(largest, At(value, layout.first(t) + b));
+  }
+  return largest;
+}
+
+void TraceRecorder::FinishGradients(const BatchLayout& layout, LayerTrace* trace) {
+  const int64_t steps = layout.time_steps();
+  double* adjoint = Array(kStateGradient);
+  double* hidden = Array(kHiddenGradient);
+  double* carry = Array(kCarryNorm);
+  double* ratio = Array(kRatio);
+  for (int64_t t = 0; t < steps; ++t) {
+    const double sum = SumOf(layout, kAdjointH, t, layout.valid(t));
+    hidden[t] = std::sqrt(sum);
+    adjoint[t] = std::sqrt(sum + SumOf(layout, kAdjointC, t, layout.valid(t)));
+    if (t + 1 < steps) {
+      carry[t] = CutAfter(t) ? kNaN : std::sqrt(SumOf(layout, kCarry, t, layout.valid(t + 1)));
     }
   }
-}
-
-template <typename S>
-void TraceRecorder::RecordStates(int64_t t, int64_t rows, const S* h, const S* c, const S* gates) {
-  const int64_t n = rows * hidden_;
-  const Summary hidden = Summarize(h, n);
-  Array(kHiddenRms)[t] = hidden.rms;
-  Array(kHiddenMax)[t] = hidden.largest;
-  if (c != nullptr) {
-    const Summary cell = Summarize(c, n);
-    Array(kCellRms)[t] = cell.rms;
-    Array(kCellMax)[t] = cell.largest;
-  }
-  positions_ += rows;
-  if (cell_ == Cell::kRnnTanh) {
-    const Counts counts = CountOutside(h, n, -kTanhSaturated, kTanhSaturated);
-    saturated_ += counts.below + counts.above;
-  } else if (cell_ == Cell::kRnnRelu) {
-    for (int64_t b = 0; b < rows; ++b) MarkAlive(h + b * hidden_, hidden_, alive_.data());
-  }
-  CountGates(rows, h, gates);
-}
-
-template <typename S>
-void TraceRecorder::RecordCarry(int64_t t, const S* h, const S* c, int64_t n) {
-  Array(kCarry)[t] = JointNorm(h, c, n);
-}
-
-void TraceRecorder::RecordCut(int64_t t) { Array(kCarry)[t] = kNaN; }
-
-template <typename S>
-void TraceRecorder::RecordAdjoint(int64_t t, const S* h, const S* c, int64_t n) {
-  const double hidden = SumOfSquares(h, n);
-  Array(kHiddenGradient)[t] = std::sqrt(hidden);
-  Array(kStateGradient)[t] = std::sqrt(c == nullptr ? hidden : hidden + SumOfSquares(c, n));
-}
-
-double TraceRecorder::Share(int64_t count) const {
-  return static_cast<double>(count) / static_cast<double>(positions_ * hidden_);
-}
-
-void TraceRecorder::FinishShares(LayerTrace& trace) const {
-  if (cell_ == Cell::kRnnTanh) trace.saturated_share = Share(saturated_);
-  if (cell_ == Cell::kRnnRelu) {
-    const int64_t dead = std::count(alive_.data(), alive_.data() + hidden_, uint8_t{0});
-    trace.dead_share = static_cast<double>(dead) / static_cast<double>(hidden_);
-  }
-  trace.gates = CountedGates();
-  for (int gate = 0; gate < trace.gates; ++gate) {
-    trace.gate_closed[gate] = Share(closed_[gate]);
-    trace.gate_open[gate] = Share(open_[gate]);
-  }
-}
-
-LayerTrace TraceRecorder::Finish() {
-  LayerTrace trace;
-  if (detail_ == Detail::kNone) return trace;
-  const auto steps = static_cast<size_t>(time_steps_);
-  const double* adjoint = Array(kStateGradient);
-  const double* carry = Array(kCarry);
-  double* ratio = Array(kRatio);
-  for (int64_t t = 0; t + 1 < time_steps_; ++t) {
+  for (int64_t t = 0; t + 1 < steps; ++t) {
     const double value = carry[t] / adjoint[t + 1];
     const bool defined = carry[t] >= kNormMin && adjoint[t + 1] >= kNormMin && std::isfinite(value);
     ratio[t] = defined ? value : kNaN;
   }
-  trace.state_gradient_norm = {adjoint, steps};
-  trace.carry_norm = {carry, steps - 1};
-  trace.carry_ratio = {ratio, steps - 1};
-  if (detail_ != Detail::kFull) return trace;
-  trace.hidden_gradient_norm = {Array(kHiddenGradient), steps};
-  trace.hidden_rms = {Array(kHiddenRms), steps};
-  trace.hidden_max = {Array(kHiddenMax), steps};
+  const auto size = static_cast<size_t>(steps);
+  trace->state_gradient_norm = {adjoint, size};
+  trace->carry_norm = {carry, size - 1};
+  trace->carry_ratio = {ratio, size - 1};
+  if (detail_ == Detail::kFull) trace->hidden_gradient_norm = {hidden, size};
+}
+
+// A maximum may have passed over a NaN, a sum has not.
+void TraceRecorder::FinishStates(const BatchLayout& layout, LayerTrace* trace) {
+  const auto finish = [&](Value squares, Value largest, ArrayIndex rms_index,
+                          ArrayIndex largest_index, absl::Span<const double>* rms_out,
+                          absl::Span<const double>* largest_out) {
+    double* const rms = Array(rms_index);
+    double* const maxima = Array(largest_index);
+    for (int64_t t = 0; t < layout.time_steps(); ++t) {
+      const int64_t rows = layout.valid(t);
+      rms[t] = std::sqrt(SumOf(layout, squares, t, rows) / static_cast<double>(rows * hidden_));
+      maxima[t] = std::isnan(rms[t]) ? kNaN : LargestOf(layout, largest, t);
+    }
+    *rms_out = {rms, static_cast<size_t>(layout.time_steps())};
+    *largest_out = {maxima, static_cast<size_t>(layout.time_steps())};
+  };
+  finish(kHidden, kHiddenMax, kHiddenRms, kHiddenLargest, &trace->hidden_rms, &trace->hidden_max);
   if (cell_ == Cell::kLstm) {
-    trace.cell_rms = {Array(kCellRms), steps};
-    trace.cell_max = {Array(kCellMax), steps};
+    finish(kCell, kCellMax, kCellRms, kCellLargest, &trace->cell_rms, &trace->cell_max);
   }
-  FinishShares(trace);
+}
+
+void TraceRecorder::FinishShares(const BatchLayout& layout, LayerTrace* trace) const {
+  Counts all;
+  for (int member = 0; member < members_max_; ++member) {
+    const Counts& counts = counts_[member];
+    all.saturated += counts.saturated;
+    for (size_t gate = 0; gate < kGatesMax; ++gate) {
+      all.closed[gate] += counts.closed[gate];
+      all.open[gate] += counts.open[gate];
+    }
+  }
+  const double total = static_cast<double>(layout.positions() * hidden_);
+  const auto share = [total](int64_t count) { return static_cast<double>(count) / total; };
+  trace->saturated_share = share(all.saturated);
+  if (cell_ == Cell::kRnnRelu) {
+    int64_t dead = 0;
+    for (int64_t i = 0; i < hidden_; ++i) {
+      uint8_t alive = 0;
+      for (int member = 0; member < members_max_; ++member) alive |= alive_[member * hidden_ + i];
+      dead += alive == 0 ? 1 : 0;
+    }
+    trace->dead_share = static_cast<double>(dead) / static_cast<double>(hidden_);
+  }
+  trace->gates = CountedGates();
+  for (int gate = 0; gate < trace->gates; ++gate) {
+    const auto at = static_cast<size_t>(gate);
+    trace->gate_closed[at] = share(all.closed[at]);
+    trace->gate_open[at] = share(all.open[at]);
+  }
+}
+
+LayerTrace TraceRecorder::Finish(const BatchLayout& layout) {
+  LayerTrace trace;
+  if (detail_ == Detail::kNone) return trace;
+  FinishGradients(layout, &trace);
+  if (detail_ != Detail::kFull) return trace;
+  FinishStates(layout, &trace);
+  FinishShares(layout, &trace);
   return trace;
 }
 
-#define GRADWATCH_INSTANTIATE(S)                                                             \
-  template double SumOfSquares(const S*, int64_t);                                           \
-  template void TraceRecorder::RecordStates(int64_t, int64_t, const S*, const S*, const S*); \
-  template void TraceRecorder::RecordCarry(int64_t, const S*, const S*, int64_t);            \
-  template void TraceRecorder::RecordAdjoint(int64_t, const S*, const S*, int64_t);
-GRADWATCH_INSTANTIATE(float)
-GRADWATCH_INSTANTIATE(double)
-#undef GRADWATCH_INSTANTIATE
+template void AddSquares(const float*, int64_t, Squares*);
+template void AddSquares(const double*, int64_t, Squares*);
+template void TraceRecorder::RecordStates(int, int64_t, const float*, const float*, const float*);
+template void TraceRecorder::RecordStates(int, int64_t, const double*, const double*,
+                                          const double*);
 
 }  // namespace gradwatch::nn

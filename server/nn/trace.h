@@ -4,60 +4,100 @@
 #include <array>
 #include <cstdint>
 
+#include "server/nn/batch_layout.h"
 #include "server/nn/buffer.h"
 #include "server/nn/network.h"
 
 namespace gradwatch::nn {
 
-// Sum of squares in double, in one fixed order.
-template <typename S>
-double SumOfSquares(const S* values, int64_t n);
+// Sums of squares in double: eight interleaved ones, of which Total makes one.
+struct Squares {
+  static constexpr int kLanes = 8;
+  double lanes[kLanes] = {};
 
-// Collects what LayerTrace shows of one layer. Allocates only in its constructor.
+  void Add(const Squares& other) {
+    for (int i = 0; i < kLanes; ++i) lanes[i] += other.lanes[i];
+  }
+  double Total() const;
+};
+
+// Units whose squares are summed together. Sums over a row are sums over its blocks, in order, so
+// they have the same bits whether one thread makes them or several do, each its own blocks.
+constexpr int64_t kSquaresBlock = 64;
+
+// Adds the squares of `values`; the first is the first of a block.
+template <typename S>
+void AddSquares(const S* values, int64_t n, Squares* sum);
+
+// Values for each position in a layer's trace, see TraceRecorder.
+constexpr int kTraceValues = 7;
+
+// Collects what LayerTrace shows of one layer, from several threads: each gives the rows that are
+// its own. Allocates only in its constructor.
 class TraceRecorder {
  public:
-  TraceRecorder(Cell cell, int64_t hidden, int64_t time_steps_max);
+  // For batches of at most `positions_max` valid positions and `time_steps_max` time steps, with
+  // carries that are cut where NetworkConfig::truncation says, and `members_max` threads.
+  TraceRecorder(Cell cell, int64_t hidden, int64_t truncation, int64_t positions_max,
+                int64_t time_steps_max, int members_max);
 
-  // Starts a batch of `time_steps`.
-  void Begin(int64_t time_steps, Detail detail);
+  // Starts a batch. By one thread.
+  void Begin(Detail detail);
   Detail detail() const { return detail_; }
 
-  // The states and gate activations that time step t just computed: `h`, `c` [rows, H] (c null
-  // without a cell state), `gates` [rows, G*H].
+  // What one position has just computed: `h`, `c` [H] (c null without a cell state), `gates` [G*H].
   template <typename S>
-  void RecordStates(int64_t t, int64_t rows, const S* h, const S* c, const S* gates);
+  void RecordStates(int member, int64_t position, const S* h, const S* c, const S* gates);
 
-  // The norms of carry_t (NaN: cut) and of the whole adjoint, over h [n] and c [n] (null: none).
-  template <typename S>
-  void RecordCarry(int64_t t, const S* h, const S* c, int64_t n);
-  void RecordCut(int64_t t);
-  template <typename S>
-  void RecordAdjoint(int64_t t, const S* h, const S* c, int64_t n);
+  // The carry that arrives at a position, and the whole adjoint there; c all zero where there is none.
+  void RecordCarry(int64_t position, const Squares& h, const Squares& c) {
+    At(kCarry, position) = h.Total() + c.Total();
+  }
+  void RecordAdjoint(int64_t position, const Squares& h, const Squares& c) {
+    At(kAdjointH, position) = h.Total();
+    At(kAdjointC, position) = c.Total();
+  }
 
-  // Finishes the batch.
-  LayerTrace Finish();
+  // Finishes the batch, which `layout` describes. By one thread.
+  LayerTrace Finish(const BatchLayout& layout);
 
  private:
+  enum Value { kCarry, kAdjointH, kAdjointC, kHidden, kHiddenMax, kCell, kCellMax };
+  static_assert(kCellMax + 1 == kTraceValues);
+
+  // What one member counted.
+  struct Counts {
+    int64_t saturated = 0;
+    std::array<int64_t, kGatesMax> closed{};
+    std::array<int64_t, kGatesMax> open{};
+    int64_t padding[7] = {};  // Members write at the same time: not to the same cache line.
+  };
+
+  double& At(Value value, int64_t position) { return values_[value * positions_max_ + position]; }
   double* Array(int index) { return arrays_.data() + index * time_steps_max_; }
   template <typename S>
-  void CountGates(int64_t rows, const S* h, const S* gates);
+  void CountGates(Counts* counts, const S* h, const S* gates) const;
   int CountedGates() const;
   bool IsCandidate(int gate) const;
-  double Share(int64_t count) const;
-  void FinishShares(LayerTrace& trace) const;
+  // Over the first `rows` rows of time step t, in order.
+  double SumOf(const BatchLayout& layout, Value value, int64_t t, int64_t rows);
+  double LargestOf(const BatchLayout& layout, Value value, int64_t t);
+  bool CutAfter(int64_t t) const { return truncation_ > 0 && (t + 1) % truncation_ == 0; }
+  void FinishGradients(const BatchLayout& layout, LayerTrace* trace);
+  void FinishStates(const BatchLayout& layout, LayerTrace* trace);
+  void FinishShares(const BatchLayout& layout, LayerTrace* trace) const;
 
   const Cell cell_;
   const int64_t hidden_;
+  const int64_t truncation_;
+  const int64_t positions_max_;
   const int64_t time_steps_max_;
-  Buffer<double> arrays_;
-  Buffer<uint8_t> alive_;  // Per unit: was above 0 somewhere.
-
+  const int members_max_;
+  Buffer<double> values_;  // [kTraceValues, positions]
+  Buffer<double> arrays_;  // [kTraceArrays, T]
+  Buffer<Counts> counts_;  // [members]
+  Buffer<uint8_t> alive_;  // [members, H]: the unit was above 0 somewhere.
   Detail detail_ = Detail::kNone;
-  int64_t time_steps_ = 0;
-  int64_t positions_ = 0;  // Valid (t, row) so far.
-  int64_t saturated_ = 0;
-  std::array<int64_t, kGatesMax> closed_{};
-  std::array<int64_t, kGatesMax> open_{};
 };
 
 }  // namespace gradwatch::nn

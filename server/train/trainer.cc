@@ -10,6 +10,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "server/base/arithmetic_mode.h"
 #include "server/base/status.h"
 #include "server/clip/policy.h"
 #include "server/data/source.h"
@@ -17,7 +18,6 @@
 #include "server/stats/gradient_stats.h"
 #include "server/stats/growth.h"
 #include "server/stats/state_bytes.h"
-#include "server/train/arithmetic_mode.h"
 #include "server/train/evaluator.h"
 #include "server/train/flat_bytes.h"
 #include "server/train/job_network.h"

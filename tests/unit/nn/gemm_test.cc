@@ -1,6 +1,7 @@
 #include "server/nn/gemm.h"
 
-#include <cmath>
+#include <algorithm>
+#include <limits>
 #include <vector>
 
 #include "gmock/gmock.h"
@@ -24,9 +25,12 @@ struct Shape {
   int64_t depth;
 };
 
-// Odd sizes, sizes around the kernel's 24 x 4 tile, and sizes beyond each block.
-const Shape kShapes[] = {{1, 1, 1},    {1, 7, 3},    {2, 24, 8},   {5, 25, 9},      {7, 48, 33},
-                         {3, 241, 17}, {4, 31, 289}, {513, 20, 5}, {520, 260, 300}, {2, 500, 700}};
+// 0, 1, odd sizes, sizes around vectors, panels and tiles of every CPU level, and sizes beyond each
+// block.
+const Shape kShapes[] = {{1, 1, 1},     {1, 7, 3},    {2, 24, 8},   {5, 25, 9},      {7, 48, 33},
+                         {3, 241, 17},  {4, 31, 289}, {513, 20, 5}, {520, 260, 300}, {2, 500, 700},
+                         {1, 128, 32},  {1, 65, 64},  {8, 32, 16},  {9, 33, 17},     {12, 64, 256},
+                         {13, 63, 257}, {6, 16, 1},   {0, 5, 5},    {3, 96, 513},    {15, 15, 15}};
 
 // The sum of `depth` products of standard normals is off by about depth * epsilon at most.
 template <typename S>
@@ -39,51 +43,155 @@ class Gemm : public testing::Test {};
 using Scalars = testing::Types<float, double>;
 TYPED_TEST_SUITE(Gemm, Scalars);
 
+// Memory of a packed matrix.
 template <typename S>
-void ExpectProduct(const Shape& shape, bool transposed) {
-  constexpr int64_t kGap = 3;  // Leading dimensions beyond the width.
-  const auto [rows, outputs, depth] = shape;
-  const int64_t ldw = (transposed ? outputs : depth) + kGap;
-  const int64_t ldx = depth + kGap;
-  const int64_t ldc = outputs + kGap;
-  const std::vector<S> w = Random<S>((transposed ? depth : outputs) * ldw, 1);
-  const std::vector<S> x = Random<S>(rows * ldx, 2);
-  const std::vector<S> start = Random<S>(rows * ldc, 3);
-  std::vector<S> c = start;
-  GemmWorkspace<S> workspace;
-  PackedMatrix<S> packed(PackedMatrix<S>::Size(outputs, depth));
+struct Packed {
+  Packed(int64_t outputs, int64_t depth)
+      : data(PackedMatrix<S>::Size(outputs, depth)), matrix(data.data(), outputs, depth) {}
+  Buffer<S> data;
+  PackedMatrix<S> matrix;
+};
 
-  if (transposed) {
-    packed.PackTransposed(w.data(), ldw, outputs, depth);
-  } else {
-    packed.Pack(w.data(), ldw, outputs, depth);
+// A product and what it must be.
+template <typename S>
+struct Product {
+  static constexpr int64_t kGap = 3;  // Leading dimensions beyond the width.
+
+  explicit Product(const Shape& s)
+      : shape(s),
+        ldx(s.depth + kGap),
+        ldc(s.outputs + kGap),
+        w(Random<S>(s.outputs * s.depth, 1)),
+        x(Random<S>(s.rows * ldx, 2)),
+        start(Random<S>(s.outputs, 4)),
+        before(Random<S>(s.rows * ldc, 3)),
+        packed(s.outputs, s.depth) {
+    packed.matrix.Pack(w.data(), s.depth, {0, s.outputs});
   }
-  packed.AddProduct(rows, x.data(), ldx, c.data(), ldc, workspace);
 
-  for (int64_t r = 0; r < rows; ++r) {
-    for (int64_t o = 0; o < ldc; ++o) {
-      const auto index = static_cast<size_t>(r * ldc + o);
-      double sum = start[index];
-      for (int64_t k = 0; o < outputs && k < depth; ++k) {
-        const S weight = w[static_cast<size_t>(transposed ? k * ldw + o : o * ldw + k)];
-        sum += static_cast<double>(x[static_cast<size_t>(r * ldx + k)]) * weight;
+  double Sum(int64_t r, int64_t o) const {
+    double sum = 0.0;
+    for (int64_t k = 0; k < shape.depth; ++k) {
+      sum += static_cast<double>(x[static_cast<size_t>(r * ldx + k)]) *
+             w[static_cast<size_t>(o * shape.depth + k)];
+    }
+    return sum;
+  }
+
+  std::vector<S> Multiply(Range outputs, Range rows, Into into, const S* begin) const {
+    std::vector<S> c = before;
+    packed.matrix.Multiply(outputs, rows.size(), x.data() + rows.begin * ldx, ldx, into,
+                           begin == nullptr ? nullptr : begin + outputs.begin,
+                           c.data() + rows.begin * ldc + outputs.begin, ldc);
+    return c;
+  }
+
+  Shape shape;
+  int64_t ldx, ldc;
+  std::vector<S> w, x, start, before;
+  Packed<S> packed;
+};
+
+template <typename S>
+void ExpectProduct(const Shape& shape, Into into, bool with_start) {
+  const Product<S> product(shape);
+
+  const std::vector<S> c = product.Multiply({0, shape.outputs}, {0, shape.rows}, into,
+                                            with_start ? product.start.data() : nullptr);
+
+  for (int64_t r = 0; r < shape.rows; ++r) {
+    for (int64_t o = 0; o < product.ldc; ++o) {
+      const auto index = static_cast<size_t>(r * product.ldc + o);
+      double expected = product.before[index];
+      if (o < shape.outputs) {
+        if (into == Into::kOverwrite) {
+          expected = with_start ? product.start[static_cast<size_t>(o)] : 0.0;
+        }
+        expected += product.Sum(r, o);
       }
-      ASSERT_NEAR(c[index], sum, o < outputs ? Tolerance<S>(depth) : 0.0)
-          << rows << " x " << outputs << " x " << depth << " at " << r << ", " << o;
+      ASSERT_NEAR(c[index], expected, o < shape.outputs ? Tolerance<S>(shape.depth) : 0.0)
+          << shape.rows << " x " << shape.outputs << " x " << shape.depth << " at " << r << ", "
+          << o;
     }
   }
 }
 
 TYPED_TEST(Gemm, AddsTheProductWithPackedWeights) {
-  for (const Shape& shape : kShapes) ExpectProduct<TypeParam>(shape, /*transposed=*/false);
+  for (const Shape& shape : kShapes) ExpectProduct<TypeParam>(shape, Into::kAdd, false);
 }
 
-TYPED_TEST(Gemm, AddsTheProductWithTransposedWeights) {
-  for (const Shape& shape : kShapes) ExpectProduct<TypeParam>(shape, /*transposed=*/true);
+TYPED_TEST(Gemm, OverwritesWithTheProduct) {
+  for (const Shape& shape : kShapes) ExpectProduct<TypeParam>(shape, Into::kOverwrite, false);
 }
 
-TYPED_TEST(Gemm, AddsTheOuterProductOverRows) {
+TYPED_TEST(Gemm, StartsEveryRowFromAGivenOne) {
+  for (const Shape& shape : kShapes) ExpectProduct<TypeParam>(shape, Into::kOverwrite, true);
+}
+
+TYPED_TEST(Gemm, PacksTheTransposeAsTheMatrixItself) {
   using S = TypeParam;
+  for (const auto& [rows, outputs, depth] : kShapes) {
+    const std::vector<S> w = Random<S>(outputs * depth, 1);
+    std::vector<S> transposed(w.size());
+    for (int64_t o = 0; o < outputs; ++o) {
+      for (int64_t k = 0; k < depth; ++k) {
+        transposed[static_cast<size_t>(k * outputs + o)] = w[static_cast<size_t>(o * depth + k)];
+      }
+    }
+    const Packed<S> one(outputs, depth);
+    const Packed<S> other(outputs, depth);
+
+    one.matrix.Pack(w.data(), depth, {0, outputs});
+    other.matrix.PackTransposed(transposed.data(), outputs, {0, outputs});
+
+    for (int64_t i = 0; i < one.data.size(); ++i) ASSERT_EQ(one.data[i], other.data[i]);
+  }
+}
+
+// What makes results independent of the number of threads.
+TYPED_TEST(Gemm, GivesTheSameBitsForAnyPartOfRowsAndOutputs) {
+  using S = TypeParam;
+  for (const Shape& shape : kShapes) {
+    const Product<S> product(shape);
+    const std::vector<S> whole =
+        product.Multiply({0, shape.outputs}, {0, shape.rows}, Into::kAdd, nullptr);
+    for (int64_t first = 0; first < shape.rows; first += std::max<int64_t>(1, shape.rows / 3)) {
+      for (int64_t o = 0; o < shape.outputs; o += kPanel<S>) {
+        const Range outputs = {o, std::min(shape.outputs, o + 2 * kPanel<S>)};
+        const Range rows = {first, std::min(shape.rows, first + 5)};
+
+        const std::vector<S> part = product.Multiply(outputs, rows, Into::kAdd, nullptr);
+
+        for (int64_t r = rows.begin; r < rows.end; ++r) {
+          for (int64_t j = outputs.begin; j < outputs.end; ++j) {
+            const auto index = static_cast<size_t>(r * product.ldc + j);
+            ASSERT_EQ(part[index], whole[index]) << r << ", " << j;
+          }
+        }
+      }
+    }
+  }
+}
+
+TYPED_TEST(Gemm, PacksInPartsAsInOnePiece) {
+  using S = TypeParam;
+  constexpr int64_t kOutputs = 301;
+  constexpr int64_t kDepth = 300;
+  const std::vector<S> w = Random<S>(kOutputs * kDepth, 1);
+  const Packed<S> one(kOutputs, kDepth);
+  const Packed<S> parts(kOutputs, kDepth);
+
+  one.matrix.Pack(w.data(), kDepth, {0, kOutputs});
+  for (int part = 0; part < 3; ++part) {
+    parts.matrix.Pack(w.data(), kDepth, PartOf(kOutputs, part, 3, kPanel<S>));
+  }
+
+  for (int64_t i = 0; i < one.data.size(); ++i) ASSERT_EQ(one.data[i], parts.data[i]);
+}
+
+TYPED_TEST(Gemm, AddsTheOuterProductAndTheColumnSumsOverRows) {
+  using S = TypeParam;
+  Buffer<S> workspace(OuterProductWorkspace<S>());
   for (const auto& [depth, m, k] : kShapes) {
     const int64_t ldg = m + 2;
     const int64_t ldx = k + 1;
@@ -91,11 +199,17 @@ TYPED_TEST(Gemm, AddsTheOuterProductOverRows) {
     const std::vector<S> x = Random<S>(depth * ldx, 2);
     const std::vector<S> start = Random<S>(m * k, 3);
     std::vector<S> c = start;
-    GemmWorkspace<S> workspace;
+    std::vector<S> sums(static_cast<size_t>(m), S(1));
 
-    AddOuterProduct<S>(depth, m, k, g.data(), ldg, x.data(), ldx, c.data(), k, workspace);
+    for (int part = 0; part < 2; ++part) {
+      AddOuterProduct<S>(PartOf(m, part, 2), depth, k, g.data(), ldg, x.data(), ldx, c.data(), k,
+                         sums.data(), workspace.data());
+    }
 
     for (int64_t i = 0; i < m; ++i) {
+      double column = 1.0;
+      for (int64_t r = 0; r < depth; ++r) column += g[static_cast<size_t>(r * ldg + i)];
+      ASSERT_NEAR(sums[static_cast<size_t>(i)], column, Tolerance<S>(depth + 1));
       for (int64_t j = 0; j < k; ++j) {
         double sum = start[static_cast<size_t>(i * k + j)];
         for (int64_t r = 0; r < depth; ++r) {
@@ -108,18 +222,25 @@ TYPED_TEST(Gemm, AddsTheOuterProductOverRows) {
   }
 }
 
-TYPED_TEST(Gemm, PacksAnotherShapeIntoTheSameMemory) {
+TYPED_TEST(Gemm, GivesTheSameBitsForAnyPartOfAnOuterProduct) {
   using S = TypeParam;
-  GemmWorkspace<S> workspace;
-  PackedMatrix<S> packed(PackedMatrix<S>::Size(9, 9));
-  const std::vector<S> ones(81, S(1));
-  packed.Pack(ones.data(), 9, 9, 9);
-  packed.Pack(ones.data(), 2, 1, 2);
-  S sum = 0;
+  constexpr int64_t kRows = 700;
+  constexpr int64_t kOutputs = 150;
+  constexpr int64_t kWidth = 300;
+  Buffer<S> workspace(OuterProductWorkspace<S>());
+  const std::vector<S> g = Random<S>(kRows * kOutputs, 1);
+  const std::vector<S> x = Random<S>(kRows * kWidth, 2);
+  const auto product = [&](int parts) {
+    std::vector<S> c(kOutputs * kWidth + kOutputs);
+    for (int part = 0; part < parts; ++part) {
+      AddOuterProduct<S>(PartOf(kOutputs, part, parts), kRows, kWidth, g.data(), kOutputs, x.data(),
+                         kWidth, c.data(), kWidth, c.data() + kOutputs * kWidth, workspace.data());
+    }
+    return c;
+  };
 
-  packed.AddProduct(1, ones.data(), 2, &sum, 1, workspace);
-
-  EXPECT_EQ(sum, S(2));
+  EXPECT_EQ(product(2), product(1));
+  EXPECT_EQ(product(7), product(1));
 }
 
 }  // namespace

@@ -505,7 +505,7 @@ TEST(LayerTrace, CountsSaturatedTanhUnitsAndDeadReluUnits) {
   EXPECT_EQ(trace_of(Cell::kRnnTanh).saturated_share, 0.5);
   EXPECT_TRUE(std::isnan(trace_of(Cell::kRnnTanh).dead_share));
   EXPECT_EQ(trace_of(Cell::kRnnRelu).dead_share, 0.5);
-  EXPECT_TRUE(std::isnan(trace_of(Cell::kRnnRelu).saturated_share));
+  EXPECT_EQ(trace_of(Cell::kRnnRelu).saturated_share, 0.5);
   EXPECT_EQ(trace_of(Cell::kRnnSigmoid).gates, 1);
   EXPECT_EQ(trace_of(Cell::kRnnSigmoid).gate_closed[0], 0.25);
   EXPECT_EQ(trace_of(Cell::kRnnSigmoid).gate_open[0], 0.25);

@@ -14,11 +14,11 @@
 
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "server/base/arithmetic_mode.h"
 #include "server/clip/policy.h"
 #include "server/data/source.h"
 #include "server/nn/network.h"
 #include "server/stats/gradient_stats.h"
-#include "server/train/arithmetic_mode.h"
 #include "server/train/job_network.h"
 #include "server/train/optimizer.h"
 #include "tests/testing/allocation_counter.h"

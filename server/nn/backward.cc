@@ -1,0 +1,259 @@
+#include <algorithm>
+
+#include "server/nn/network_impl.h"
+
+namespace gradwatch::nn {
+
+template <typename S>
+void Network<S>::Impl::RunBackward(int member) {
+  ClearGradients(member);
+  Barrier();
+  BackwardReadout(member);
+  for (auto layer = layers_.rbegin(); layer != layers_.rend(); ++layer) {
+    PackBackward(member, *layer);
+    Barrier();
+    BackwardThroughTime(member, *layer);
+    Barrier();
+    RecurrentGradient(member, *layer);
+    InputGradient(member, *layer);
+    Barrier();
+    BiasGradient(member, *layer);
+  }
+}
+
+template <typename S>
+void Network<S>::Impl::ClearGradients(int member) {
+  const Range part = Part(member, gradients_.size(), 16);
+  std::fill(gradients_.data() + part.begin, gradients_.data() + part.end, S(0));
+}
+
+// Leaves the gradient at the states in local_.
+template <typename S>
+void Network<S>::Impl::BackwardReadout(int member) {
+  const int64_t outputs = config_.outputs;
+  const S* gradient = output_gradient_.data();
+  PackTransposed(member, ReadoutBackPack(), weights_.data() + readout_weight_, hidden_);
+  AddOuterProduct(Part(member, outputs, internal::kTileRows), Readouts(), hidden_, gradient,
+                  outputs, ReadoutInput(), hidden_, gradients_.data() + readout_weight_, hidden_,
+                  gradients_.data() + readout_bias_, Workspace(member));
+  Barrier();
+  const Range part = Part(member, Readouts());
+  ReadoutBackPack().Multiply({0, hidden_}, part.size(), gradient + part.begin * outputs, outputs,
+                             Into::kOverwrite, nullptr, local_.data() + part.begin * hidden_,
+                             hidden_);
+  Barrier();
+}
+
+template <typename S>
+void Network<S>::Impl::PackBackward(int member, const Layer& layer) {
+  const S* recurrent = weights_.data() + layer.recurrent_weight;
+  PackTransposed(member, RecurrentBackPack(), recurrent, hidden_);
+  if (Gru()) {
+    PackTransposed(member, CandidateBackPack(), recurrent + SummedGates() * hidden_, hidden_);
+  }
+  if (layer.index == 0 && config_.input != Input::kEmbedding) return;
+  PackTransposed(member, InputBackPack(layer), weights_.data() + layer.input_weight,
+                 layer.input_width);
+}
+
+// A loss at the last step reaches only the rows that end here.
+template <typename S>
+void Network<S>::Impl::AddLocalGradient(const Layer& layer, int64_t t, const Share& share) {
+  const bool last = LastStep() && &layer == &Top();
+  const int64_t first_row = last ? std::max(share.rows.begin, layout_.valid(t + 1))
+                                 : share.rows.begin;
+  const int64_t offset = last ? 0 : layout_.first(t);
+  for (int64_t b = first_row; b < share.rows.end; ++b) {
+    AddTo(delta_h_.data() + b * hidden_ + share.units.begin,
+          local_.data() + (offset + b) * hidden_ + share.units.begin, share.units.size());
+  }
+}
+
+template <typename S>
+void Network<S>::Impl::Record(Measured measured, Layer& layer, int64_t position, const Squares& h,
+                              const Squares& c) {
+  if (measured == kCarry) {
+    layer.recorder.RecordCarry(position, h, c);
+  } else {
+    layer.recorder.RecordAdjoint(position, h, c);
+  }
+}
+
+// Sums the squares of delta_h and delta_c over the member's share.
+template <typename S>
+void Network<S>::Impl::Measure(Measured measured, Layer& layer, int64_t t, Range rows,
+                               Range units) {
+  if (layer.recorder.detail() == Detail::kNone) return;
+  if (by_units_) return MeasureUnits(measured, t, rows, units);
+  for (int64_t b = rows.begin; b < rows.end; ++b) {
+    Squares h;
+    Squares c;
+    AddSquares(delta_h_.data() + b * hidden_, hidden_, &h);
+    if (Lstm()) AddSquares(delta_c_.data() + b * hidden_, hidden_, &c);
+    Record(measured, layer, layout_.first(t) + b, h, c);
+  }
+}
+
+// Block by block, for GatherUnitSquares to put together behind a barrier.
+template <typename S>
+void Network<S>::Impl::MeasureUnits(Measured measured, int64_t t, Range rows, Range units) {
+  for (int64_t b = rows.begin; b < rows.end; ++b) {
+    for (int64_t u = units.begin; u < units.end; u += kSquaresBlock) {
+      for (int state = 0; state < states_; ++state) {
+        const S* delta = (state == 0 ? delta_h_ : delta_c_).data() + b * hidden_ + u;
+        Squares sum;
+        AddSquares(delta, kSquaresBlock, &sum);
+        UnitSquares(t, measured, state, b, u / kSquaresBlock) = sum;
+      }
+    }
+  }
+}
+
+template <typename S>
+void Network<S>::Impl::GatherUnitSquares(Measured measured, Layer& layer, int64_t t, Range rows) {
+  for (int64_t b = rows.begin; b < rows.end; ++b) {
+    Squares sums[2];
+    for (int state = 0; state < states_; ++state) {
+      for (int64_t block = 0; block < hidden_ / kSquaresBlock; ++block) {
+        sums[state].Add(UnitSquares(t, measured, state, b, block));
+      }
+    }
+    Record(measured, layer, layout_.first(t) + b, sums[0], sums[1]);
+  }
+}
+
+// What passes W_hh on its way to the time step before.
+template <typename S>
+void Network<S>::Impl::CarryBack(const CellStep<S>& step, S* delta_h) {
+  const Into into = CarriesDirectly(config_.cell) ? Into::kAdd : Into::kOverwrite;
+  delta_h += step.units.begin;
+  RecurrentBackPack().Multiply(step.units, step.rows, step.gates, gate_rows_, into, nullptr,
+                               delta_h, hidden_);
+  if (!Gru()) return;
+  CandidateBackPack().Multiply(step.units, step.rows, step.candidate, hidden_, Into::kAdd, nullptr,
+                               delta_h, hidden_);
+}
+
+// The gradient at the states of the layer below, which were this one's input.
+template <typename S>
+void Network<S>::Impl::BackToInput(Layer& layer, int64_t t, const Share& share) {
+  const int64_t position = layout_.first(t) + share.rows.begin;
+  InputBackPack(layer).Multiply(share.units, share.rows.size(),
+                                layer.gates.data() + position * gate_rows_, gate_rows_,
+                                Into::kOverwrite, nullptr,
+                                local_.data() + position * hidden_ + share.units.begin, hidden_);
+}
+
+template <typename S>
+void Network<S>::Impl::BackwardThroughTime(int member, Layer& layer) {
+  const bool traced = layer.recorder.detail() != Detail::kNone;
+  for (int64_t t = layout_.time_steps() - 1; t >= 0; --t) {
+    const Share share = ShareOf(member, t);
+    const auto [rows, units] = share;
+    const CellStep<S> step = StepOf(layer, t, share);
+    S* const delta_h = delta_h_.data() + rows.begin * hidden_;
+    S* const delta_c = Lstm() ? delta_c_.data() + rows.begin * hidden_ : nullptr;
+    const bool cut = t + 1 == layout_.time_steps() || CutBefore(t + 1);
+    const int64_t carried = cut ? 0 : layout_.valid(t + 1);
+    const Range carried_rows = {rows.begin, std::min(rows.end, carried)};
+    Measure(kCarry, layer, t, carried_rows, units);
+    for (int64_t b = std::max(rows.begin, carried); b < rows.end; ++b) {
+      std::fill_n(delta_h_.data() + b * hidden_ + units.begin, units.size(), S(0));
+      if (Lstm()) std::fill_n(delta_c_.data() + b * hidden_ + units.begin, units.size(), S(0));
+    }
+    AddLocalGradient(layer, t, share);
+    Measure(kAdjoint, layer, t, rows, units);
+    BackwardCell(config_.cell, step, delta_h, delta_c);
+    UnitBarrier();
+    if (by_units_ && traced) {
+      GatherUnitSquares(kCarry, layer, t, Part(member, carried));
+      GatherUnitSquares(kAdjoint, layer, t, Part(member, layout_.valid(t)));
+    }
+    if (t > 0 && !CutBefore(t)) CarryBack(step, delta_h);
+    if (layer.index > 0) BackToInput(layer, t, share);
+  }
+}
+
+template <typename S>
+void Network<S>::Impl::RecurrentGradient(int member, const Layer& layer) {
+  S* gradient = gradients_.data() + layer.recurrent_weight;
+  S* bias = gradients_.data() + layer.recurrent_bias;
+  const int64_t gates = SummedGates();
+  const Range part = Part(member, gates, internal::kTileRows);
+  for (const BatchLayout::Run& run : layout_.runs()) {
+    const S* before = layer.h.data() + run.before * hidden_;
+    AddOuterProduct(part, run.count, hidden_, layer.gates.data() + run.position * gate_rows_,
+                    gate_rows_, before, hidden_, gradient, hidden_, bias, Workspace(member));
+    if (Gru()) {
+      AddOuterProduct(Part(member, hidden_, internal::kTileRows), run.count, hidden_,
+                      layer.candidates.data() + run.position * hidden_, hidden_, before, hidden_,
+                      gradient + gates * hidden_, hidden_, bias + gates, Workspace(member));
+    }
+  }
+}
+
+// The recurrent biases' came with the weights'; but for the GRU's candidate the others' are equal.
+template <typename S>
+void Network<S>::Impl::BiasGradient(int member, const Layer& layer) {
+  S* input = gradients_.data() + layer.input_bias;
+  const S* recurrent = gradients_.data() + layer.recurrent_bias;
+  const Range part = Part(member, SummedGates());
+  std::copy(recurrent + part.begin, recurrent + part.end, input + part.begin);
+  if (!Gru()) return;
+  const Range candidate = Part(member, hidden_, kPanel<S>);
+  AddColumnSums(layout_.positions(), candidate.size(),
+                layer.gates.data() + SummedGates() + candidate.begin, gate_rows_,
+                input + SummedGates() + candidate.begin);
+}
+
+template <typename S>
+void Network<S>::Impl::TokenGradient(int member, const Layer& layer) {
+  const auto tokens = layout_.tokens();
+  const auto slots = static_cast<int64_t>(tokens.size());
+  const int64_t width = layer.input_width;
+  S* weight_gradient = gradients_.data() + layer.input_weight;
+  const Range part = Part(member, gate_rows_, kPanel<S>);
+  for (int64_t slot = 0; slot < slots; ++slot) {
+    S* row = token_gradient_.data() + slot * gate_rows_;
+    std::fill(row + part.begin, row + part.end, S(0));
+  }
+  for (int64_t p = 0; p < layout_.positions(); ++p) {
+    AddTo(token_gradient_.data() + layout_.token_slot(p) * gate_rows_ + part.begin,
+          layer.gates.data() + p * gate_rows_ + part.begin, part.size());
+  }
+  if (config_.input == Input::kOneHot) {
+    for (int64_t slot = 0; slot < slots; ++slot) {
+      const S* row = token_gradient_.data() + slot * gate_rows_;
+      S* column = weight_gradient + tokens[static_cast<size_t>(slot)];
+      for (int64_t j = part.begin; j < part.end; ++j) column[j * width] = row[j];
+    }
+    return;
+  }
+  AddOuterProduct(part, slots, width, token_gradient_.data(), gate_rows_, token_vectors_.data(),
+                  width, weight_gradient, width, static_cast<S*>(nullptr), Workspace(member));
+  Barrier();
+  const Range rows = Part(member, slots);
+  InputBackPack(layer).Multiply({0, width}, rows.size(),
+                                token_gradient_.data() + rows.begin * gate_rows_, gate_rows_,
+                                Into::kOverwrite, nullptr,
+                                vector_gradient_.data() + rows.begin * width, width);
+  for (int64_t slot = rows.begin; slot < rows.end; ++slot) {
+    std::copy_n(vector_gradient_.data() + slot * width, width,
+                gradients_.data() + embedding_ + tokens[static_cast<size_t>(slot)] * width);
+  }
+}
+
+template <typename S>
+void Network<S>::Impl::InputGradient(int member, const Layer& layer) {
+  if (ReadsTokens(layer)) return TokenGradient(member, layer);
+  const int64_t width = layer.input_width;
+  AddOuterProduct(Part(member, gate_rows_, internal::kTileRows), layout_.positions(), width,
+                  layer.gates.data(), gate_rows_, InputOf(layer), width,
+                  gradients_.data() + layer.input_weight, width, static_cast<S*>(nullptr),
+                  Workspace(member));
+}
+
+template void Network<float>::Impl::RunBackward(int);
+template void Network<double>::Impl::RunBackward(int);
+
+}  // namespace gradwatch::nn

@@ -1,0 +1,49 @@
+#ifndef GRADWATCH_SERVER_NN_VECTOR_H_
+#define GRADWATCH_SERVER_NN_VECTOR_H_
+
+#include <cstdint>
+#include <cstring>
+
+// Vectors of the width that the engine is compiled for, by the extension that GCC and Clang share.
+// For loops whose order of operations is written down; element-wise functions use packet.h.
+
+namespace gradwatch::nn {
+
+#if defined(__AVX512F__)
+constexpr int64_t kVectorBytes = 64;
+#elif defined(__AVX__)
+constexpr int64_t kVectorBytes = 32;
+#else
+constexpr int64_t kVectorBytes = 16;
+#endif
+
+template <typename S>
+struct VectorOf;
+template <>
+struct VectorOf<float> {
+  using Type = float __attribute__((vector_size(kVectorBytes)));
+};
+template <>
+struct VectorOf<double> {
+  using Type = double __attribute__((vector_size(kVectorBytes)));
+};
+template <typename S>
+using Vector = typename VectorOf<S>::Type;
+
+template <typename S>
+constexpr int64_t kVectorSize = kVectorBytes / static_cast<int64_t>(sizeof(S));
+
+template <typename S>
+inline Vector<S> LoadVector(const S* from) {
+  Vector<S> vector;
+  std::memcpy(&vector, from, sizeof(vector));
+  return vector;
+}
+template <typename S>
+inline void StoreVector(const Vector<S>& vector, S* to) {
+  std::memcpy(to, &vector, sizeof(vector));
+}
+
+}  // namespace gradwatch::nn
+
+#endif  // GRADWATCH_SERVER_NN_VECTOR_H_
