@@ -32,10 +32,12 @@ const Shape kShapes[] = {{1, 1, 1},     {1, 7, 3},    {2, 24, 8},   {5, 25, 9}, 
                          {1, 128, 32},  {1, 65, 64},  {8, 32, 16},  {9, 33, 17},     {12, 64, 256},
                          {13, 63, 257}, {6, 16, 1},   {0, 5, 5},    {3, 96, 513},    {15, 15, 15}};
 
-// The sum of `depth` products of standard normals is off by about depth * epsilon at most.
+// The sum of `depth` products of standard normals is off by about depth * epsilon at most; in a
+// short one a single product of 20 may stand, rounded up to three times where nothing is fused.
 template <typename S>
 double Tolerance(int64_t depth) {
-  return 4.0 * static_cast<double>(depth) * static_cast<double>(std::numeric_limits<S>::epsilon());
+  return 4.0 * static_cast<double>(depth + 8) *
+         static_cast<double>(std::numeric_limits<S>::epsilon());
 }
 
 template <typename S>

@@ -1,0 +1,7 @@
+#include "server/nn/engine_level.h"
+
+namespace gradwatch::nn {
+
+const char* EngineLevel() { return GRADWATCH_ENGINE_LEVEL; }
+
+}  // namespace gradwatch::nn
