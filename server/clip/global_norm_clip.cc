@@ -16,16 +16,29 @@ class GlobalNormClip final : public ClipPolicy {
  private:
   template <typename S>
   PolicyReport Apply(const ClipContext<S>& context) const {
-    const double norm = NormOf(rule_.order, context.blocks);
+    const double norm = NormOfAll(context);
     const double coefficient = rule_.Coefficient(norm);
     PolicyReport report;
     report.norm = norm;
     report.coefficient = coefficient;
     report.changed = coefficient < 1.0;
-    if (report.changed) {
+    if (!report.changed) return report;
+    if (context.factor != nullptr) {
+      *context.factor *= coefficient;
+    } else {
       for (const Block<S>& block : context.blocks) Scale(block.gradient, coefficient);
     }
     return report;
+  }
+
+  template <typename S>
+  double NormOfAll(const ClipContext<S>& context) const {
+    if (rule_.order != Norm::kL2 || context.norms.empty()) {
+      return NormOf(rule_.order, context.blocks);
+    }
+    double norm = 0.0;
+    for (const double of_block : context.norms) norm = JoinNorms(Norm::kL2, norm, of_block);
+    return norm;
   }
 
   const NormRule rule_;

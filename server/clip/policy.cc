@@ -52,7 +52,10 @@ template <typename S>
 absl::Span<const PolicyReport> ClipChain::Clip(const ClipContext<S>& context) {
   clipped_ = false;
   for (size_t i = 0; i < policies_.size(); ++i) {
-    reports_[i] = policies_[i]->Clip(context);
+    ClipContext<S> seen = context;
+    if (i > 0) seen.norms = {};
+    if (i + 1 < policies_.size()) seen.factor = nullptr;
+    reports_[i] = policies_[i]->Clip(seen);
     clipped_ |= reports_[i].changed;
   }
   return reports_;

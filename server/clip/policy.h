@@ -30,6 +30,13 @@ template <typename S>
 struct ClipContext {
   absl::Span<const Block<S>> blocks;  // In the engine's fixed order; empty blocks are fine.
   int64_t step = 0;
+  // The L2 norm of each block's gradient where the caller knows it: then it need not be measured
+  // again. Empty where not.
+  absl::Span<const double> norms = {};
+  // Where set, a policy that would multiply every entry by one factor may leave the gradients as
+  // they are and multiply this by it: the caller makes the product, in double, rounded once, when
+  // it reads the gradients next.
+  double* factor = nullptr;
 };
 
 // What one policy saw and did in one step; see v1::ClipReport for the meaning of each number.
@@ -83,6 +90,7 @@ class GRADWATCH_ENGINE_API ClipChain {
   static absl::StatusOr<std::unique_ptr<ClipChain>> New(const v1::Clipping& spec);
 
   // Applies every policy. The reports, in order of the policies, are valid until the next call.
+  // Of the context, the first policy alone sees the norms and the last alone the factor.
   // Allocates nothing.
   template <typename S>
   absl::Span<const PolicyReport> Clip(const ClipContext<S>& context);

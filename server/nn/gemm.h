@@ -5,7 +5,7 @@
 
 #include "server/base/range.h"
 #include "server/nn/buffer.h"
-#include "server/nn/vector.h"
+#include "server/base/vector.h"
 
 namespace gradwatch::nn {
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "absl/strings/str_cat.h"
+#include "server/base/squares.h"
 #include "server/nn/buffer.h"
 #include "server/nn/plan.h"
 
@@ -61,6 +62,22 @@ std::vector<Parameter> ParametersOf(const NetworkConfig& config) {
 int64_t ParameterCountOf(const NetworkConfig& config) {
   const std::vector<Parameter> parameters = ParametersOf(config);
   return SaturatingAdd(parameters.back().offset, parameters.back().size);
+}
+
+int ThreadsUsefulOf(const NetworkConfig& config, int64_t rows, int64_t time_steps) {
+  // Products of one batch that are worth another thread: some 50 us of them.
+  constexpr int64_t kProductsPerThread = 2'000'000;
+  // Products of one time step that are worth a barrier.
+  constexpr int64_t kProductsPerBarrier = 100'000;
+  const auto times = SaturatingMultiply;
+  const int64_t weights = times(GatesOf(config.cell) * config.hidden, config.hidden);
+  const int64_t per_time_step = times(weights, rows);
+  const int64_t all = times(times(per_time_step, time_steps), 3 * config.layers);
+  const int64_t by_rows = std::min(rows, all / kProductsPerThread);
+  const int64_t by_units =
+      std::min(config.hidden / kSquaresBlock, per_time_step / kProductsPerBarrier);
+  constexpr int64_t kThreadsMax = 64;
+  return static_cast<int>(std::clamp<int64_t>(std::max(by_rows, by_units), 1, kThreadsMax));
 }
 
 int64_t MemoryBytesOf(const NetworkConfig& config, int64_t rows, int64_t time_steps,

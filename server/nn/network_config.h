@@ -100,6 +100,10 @@ GRADWATCH_ENGINE_API std::vector<Parameter> ParametersOf(const NetworkConfig& co
 // Entries in the flat buffer; INT64_MAX when that overflows.
 GRADWATCH_ENGINE_API int64_t ParameterCountOf(const NetworkConfig& config);
 
+// Threads that can share the work on batches of `rows` x `time_steps` with profit; at least 1.
+GRADWATCH_ENGINE_API int ThreadsUsefulOf(const NetworkConfig& config, int64_t rows,
+                                         int64_t time_steps);
+
 // Bytes that a Network<S> of sizeof(S) = `scalar_size` allocates for batches of up to `rows` x
 // `time_steps` and a team of up to `threads`. Saturates at INT64_MAX, so any positive sizes may be
 // asked about.

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <initializer_list>
 
+#include "server/base/squares.h"
 #include "server/nn/buffer.h"
 #include "server/nn/gemm.h"
 #include "server/nn/trace.h"

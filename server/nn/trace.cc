@@ -2,12 +2,10 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstring>
 #include <limits>
 
 #include "server/nn/packet.h"
 #include "server/nn/plan.h"
-#include "server/nn/vector.h"
 
 namespace gradwatch::nn {
 namespace {
@@ -30,44 +28,6 @@ enum ArrayIndex {
   kCellLargest
 };
 static_assert(kCellLargest + 1 == kTraceArrays);
-
-// As many S as there are doubles in a vector.
-template <typename S>
-struct Narrow {
-  using Type = Vector<double>;
-};
-template <>
-struct Narrow<float> {
-  using Type = float __attribute__((vector_size(kVectorBytes / 2)));
-};
-
-// Adds the squares of one whole block to the lanes.
-template <typename S>
-void AddBlock(const S* values, Squares* sum) {
-  using V = Vector<double>;
-  constexpr int kStep = static_cast<int>(kVectorSize<double>);
-  constexpr int kVectors = Squares::kLanes / kStep;
-  V even[kVectors] = {};
-  V odd[kVectors] = {};
-  const auto add = [values](int64_t from, V* sums) {
-#pragma GCC unroll 4
-    for (int v = 0; v < kVectors; ++v) {
-      typename Narrow<S>::Type narrow;
-      std::memcpy(&narrow, values + from + v * kStep, sizeof(narrow));
-      const V wide = __builtin_convertvector(narrow, V);
-      sums[v] += wide * wide;
-    }
-  };
-  for (int64_t k = 0; k < kSquaresBlock; k += 2 * Squares::kLanes) {
-    add(k, even);
-    add(k + Squares::kLanes, odd);
-  }
-#pragma GCC unroll 4
-  for (int v = 0; v < kVectors; ++v) {
-    double* const lanes = sum->lanes + v * kStep;
-    StoreVector<double>(LoadVector(lanes) + (even[v] + odd[v]), lanes);
-  }
-}
 
 template <typename S>
 double LargestMagnitude(const S* values, int64_t n) {
@@ -119,21 +79,6 @@ int64_t CountZeros(const S* values, int64_t n) {
 }
 
 }  // namespace
-
-double Squares::Total() const {
-  return ((lanes[0] + lanes[4]) + (lanes[1] + lanes[5])) +
-         ((lanes[2] + lanes[6]) + (lanes[3] + lanes[7]));
-}
-
-template <typename S>
-void AddSquares(const S* values, int64_t n, Squares* sum) {
-  int64_t i = 0;
-  for (; i + kSquaresBlock <= n; i += kSquaresBlock) AddBlock(values + i, sum);
-  if (i == n) return;
-  S rest[kSquaresBlock] = {};
-  std::copy_n(values + i, n - i, rest);
-  AddBlock(rest, sum);
-}
 
 TraceRecorder::TraceRecorder(Cell cell, int64_t hidden, int64_t truncation, int64_t positions_max,
                              int64_t time_steps_max, int members_max)
@@ -302,8 +247,6 @@ LayerTrace TraceRecorder::Finish(const BatchLayout& layout) {
   return trace;
 }
 
-template void AddSquares(const float*, int64_t, Squares*);
-template void AddSquares(const double*, int64_t, Squares*);
 template void TraceRecorder::RecordStates(int, int64_t, const float*, const float*, const float*);
 template void TraceRecorder::RecordStates(int, int64_t, const double*, const double*,
                                           const double*);

@@ -4,30 +4,12 @@
 #include <array>
 #include <cstdint>
 
+#include "server/base/squares.h"
 #include "server/nn/batch_layout.h"
 #include "server/nn/buffer.h"
 #include "server/nn/network.h"
 
 namespace gradwatch::nn {
-
-// Sums of squares in double: eight interleaved ones, of which Total makes one.
-struct Squares {
-  static constexpr int kLanes = 8;
-  double lanes[kLanes] = {};
-
-  void Add(const Squares& other) {
-    for (int i = 0; i < kLanes; ++i) lanes[i] += other.lanes[i];
-  }
-  double Total() const;
-};
-
-// Units whose squares are summed together. Sums over a row are sums over its blocks, in order, so
-// they have the same bits whether one thread makes them or several do, each its own blocks.
-constexpr int64_t kSquaresBlock = 64;
-
-// Adds the squares of `values`; the first is the first of a block.
-template <typename S>
-void AddSquares(const S* values, int64_t n, Squares* sum);
 
 // Values for each position in a layer's trace, see TraceRecorder.
 constexpr int kTraceValues = 7;

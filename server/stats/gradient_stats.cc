@@ -13,7 +13,7 @@
 namespace gradwatch::stats {
 namespace {
 
-constexpr int64_t kLanes = 16;
+constexpr int64_t kLanes = ChunkSummary<float>::kLanes;
 // A block of floats or doubles stays in the first-level cache between moments and histogram.
 constexpr int64_t kBlock = 2048;
 
@@ -42,15 +42,6 @@ template <typename S>
 constexpr typename Format<S>::SignedBits kInfinityBits =
     static_cast<typename Format<S>::SignedBits>(2 * Format<S>::kBias + 1)
     << Format<S>::kMantissaBits;
-
-// Running sums of one tensor.
-template <typename S>
-struct Moments {
-  double squares[kLanes] = {};                 // Lane i sums the entries i, i + kLanes, ...
-  typename Format<S>::SignedBits largest = 0;  // Bits of |x|: they order as the numbers do.
-  int64_t zeros = 0;
-  int64_t nonfinite = 0;
-};
 
 // Lanes in vectors of GCC and Clang, spelled out: compilers do not vectorise such a sum by
 // themselves, because that would change its order.
@@ -89,10 +80,11 @@ void AddSquares(const S* values, int64_t n, double* squares) {
 
 // Adds up to kBlock values. Never inlined: one instruction sequence whoever asks, so one result.
 template <typename S>
-__attribute__((noinline)) void AddBlock(const S* values, int64_t n, Moments<S>* moments) {
+__attribute__((noinline)) void AddBlock(const S* values, int64_t n, ChunkSummary<S>* summary) {
   using Signed = typename Format<S>::SignedBits;
-  AddSquares(values, n, moments->squares);
-  Signed largest = moments->largest;
+  AddSquares(values, n, summary->squares);
+  // Bits of magnitudes order as the numbers do.
+  auto largest = std::bit_cast<Signed>(summary->largest);
   Signed zeros = 0;
   Signed nonfinite = 0;
   for (int64_t i = 0; i < n; ++i) {
@@ -102,25 +94,16 @@ __attribute__((noinline)) void AddBlock(const S* values, int64_t n, Moments<S>* 
     zeros += static_cast<Signed>(magnitude == 0);
     nonfinite += static_cast<Signed>(magnitude >= kInfinityBits<S>);
   }
-  moments->largest = largest;
-  moments->zeros += zeros;
-  moments->nonfinite += nonfinite;
+  summary->largest = std::bit_cast<S>(largest);
+  summary->zeros += zeros;
+  summary->nonfinite += nonfinite;
 }
 
-template <typename S>
-double SumOf(const Moments<S>& m) {
+double SumOf(const double* lanes) {
   double sum = 0.0;
-  for (int64_t lane = 0; lane < kLanes / 2; ++lane) {
-    sum += m.squares[lane] + m.squares[lane + kLanes / 2];
-  }
+  for (int64_t lane = 0; lane < kLanes / 2; ++lane) sum += lanes[lane] + lanes[lane + kLanes / 2];
   return sum;
 }
-
-// Four counters for each bin: successive entries often share a bin, and would wait for each
-// other's store. The bin after the last one takes NaN and infinities.
-struct SubHistograms {
-  uint32_t counts[4][kHistogramBins + 1] = {};
-};
 
 template <typename S>
 uint8_t BinOf(S value) {
@@ -135,30 +118,17 @@ uint8_t BinOf(S value) {
 
 // Counts zeros into bin 0; the caller takes them out.
 template <typename S>
-void CountBlock(const S* values, int64_t n, SubHistograms* sub) {
+void CountBlock(const S* values, int64_t n, ChunkSummary<S>* summary) {
   uint8_t bins[kBlock];
   for (int64_t i = 0; i < n; ++i) bins[i] = BinOf(values[i]);
   int64_t i = 0;
   for (; i + 4 <= n; i += 4) {
-    ++sub->counts[0][bins[i]];
-    ++sub->counts[1][bins[i + 1]];
-    ++sub->counts[2][bins[i + 2]];
-    ++sub->counts[3][bins[i + 3]];
+    ++summary->bins[0][bins[i]];
+    ++summary->bins[1][bins[i + 1]];
+    ++summary->bins[2][bins[i + 2]];
+    ++summary->bins[3][bins[i + 3]];
   }
-  for (; i < n; ++i) ++sub->counts[0][bins[i]];
-}
-
-void Merge(const SubHistograms& sub, int64_t zeros, Log2Histogram* histogram) {
-  for (size_t bin = 0; bin < kHistogramBins; ++bin) {
-    (*histogram)[bin] =
-        sub.counts[0][bin] + sub.counts[1][bin] + sub.counts[2][bin] + sub.counts[3][bin];
-  }
-  (*histogram)[0] -= static_cast<uint32_t>(zeros);
-}
-
-template <typename S>
-double Largest(const Moments<S>& m) {
-  return static_cast<double>(std::bit_cast<S>(m.largest));
+  for (; i < n; ++i) ++summary->bins[0][bins[i]];
 }
 
 // The norm of finite doubles whose squares leave the range of a double.
@@ -176,34 +146,72 @@ bool SquaresAreExact(double sum_of_squares) {
 }
 
 template <typename S>
-double NormOf(const Moments<S>& m, absl::Span<const S> values) {
-  const double sum = SumOf(m);
+double NormOf(double sum, const TensorSummary& summary, absl::Span<const S> values) {
   if constexpr (std::is_same_v<S, double>) {
-    const double largest = Largest(m);
-    if (m.nonfinite == 0 && largest > 0.0 && !SquaresAreExact(sum)) {
-      return ScaledNorm(values, largest);
+    if (summary.nonfinite == 0 && summary.max_abs > 0.0 && !SquaresAreExact(sum)) {
+      return ScaledNorm(values, summary.max_abs);
     }
   }
   return std::sqrt(sum);
 }
 
+// Adds the chunks, in order, to what is known of a tensor so far.
+template <typename S>
+struct Tally {
+  double lanes[kLanes] = {};
+  TensorSummary summary;
+
+  void Add(const ChunkSummary<S>& chunk, Log2Histogram* histogram) {
+    for (int64_t lane = 0; lane < kLanes; ++lane) lanes[lane] += chunk.squares[lane];
+    summary.max_abs = std::max(summary.max_abs, static_cast<double>(chunk.largest));
+    summary.zeros += chunk.zeros;
+    summary.nonfinite += chunk.nonfinite;
+    if (histogram == nullptr) return;
+    for (size_t bin = 0; bin < kHistogramBins; ++bin) {
+      (*histogram)[bin] +=
+          chunk.bins[0][bin] + chunk.bins[1][bin] + chunk.bins[2][bin] + chunk.bins[3][bin];
+    }
+    (*histogram)[0] -= static_cast<uint32_t>(chunk.zeros);
+  }
+};
+
 }  // namespace
 
 template <typename S>
-TensorSummary Summarize(absl::Span<const S> values, Log2Histogram* histogram) {
-  Moments<S> moments;
-  SubHistograms sub;
-  const int64_t size = static_cast<int64_t>(values.size());
+void SummarizeChunk(absl::Span<const S> chunk, bool with_histogram, ChunkSummary<S>* summary) {
+  std::fill_n(summary->squares, kLanes, 0.0);
+  summary->largest = S(0);
+  summary->zeros = summary->nonfinite = 0;
+  if (with_histogram) std::memset(summary->bins, 0, sizeof(summary->bins));
+  const auto size = static_cast<int64_t>(chunk.size());
   for (int64_t begin = 0; begin < size; begin += kBlock) {
     const int64_t n = std::min(kBlock, size - begin);
-    AddBlock(values.data() + begin, n, &moments);
-    if (histogram != nullptr) CountBlock(values.data() + begin, n, &sub);
+    AddBlock(chunk.data() + begin, n, summary);
+    if (with_histogram) CountBlock(chunk.data() + begin, n, summary);
   }
-  if (histogram != nullptr) Merge(sub, moments.zeros, histogram);
-  return {.norm = NormOf(moments, values),
-          .max_abs = Largest(moments),
-          .zeros = moments.zeros,
-          .nonfinite = moments.nonfinite};
+}
+
+template <typename S>
+TensorSummary Combine(absl::Span<const ChunkSummary<S>> chunks, absl::Span<const S> values,
+                      Log2Histogram* histogram) {
+  Tally<S> tally;
+  if (histogram != nullptr) histogram->fill(0);
+  for (const ChunkSummary<S>& chunk : chunks) tally.Add(chunk, histogram);
+  tally.summary.norm = NormOf(SumOf(tally.lanes), tally.summary, values);
+  return tally.summary;
+}
+
+template <typename S>
+TensorSummary Summarize(absl::Span<const S> values, Log2Histogram* histogram) {
+  Tally<S> tally;
+  if (histogram != nullptr) histogram->fill(0);
+  ChunkSummary<S> chunk;
+  for (size_t begin = 0; begin < values.size(); begin += kChunk) {
+    SummarizeChunk(values.subspan(begin, kChunk), histogram != nullptr, &chunk);
+    tally.Add(chunk, histogram);
+  }
+  tally.summary.norm = NormOf(SumOf(tally.lanes), tally.summary, values);
+  return tally.summary;
 }
 
 template <typename S>
@@ -215,7 +223,7 @@ template <typename S>
 double DifferenceNorm(absl::Span<const S> after, absl::Span<const S> before) {
   GRADWATCH_CHECK(after.size() == before.size());
   double block[kBlock];
-  Moments<double> moments;
+  ChunkSummary<double> summary;
   const int64_t size = static_cast<int64_t>(after.size());
   for (int64_t begin = 0; begin < size; begin += kBlock) {
     const int64_t n = std::min(kBlock, size - begin);
@@ -223,9 +231,9 @@ double DifferenceNorm(absl::Span<const S> after, absl::Span<const S> before) {
       const auto at = static_cast<size_t>(begin + i);
       block[i] = static_cast<double>(after[at]) - static_cast<double>(before[at]);
     }
-    AddBlock(block, n, &moments);
+    AddBlock(block, n, &summary);
   }
-  return std::sqrt(SumOf(moments));
+  return std::sqrt(SumOf(summary.squares));
 }
 
 double CombineNorms(absl::Span<const double> norms) {
@@ -241,6 +249,14 @@ double CombineNorms(absl::Span<const double> norms) {
   return std::sqrt(sum);
 }
 
+template GRADWATCH_ENGINE_API void SummarizeChunk(absl::Span<const float>, bool,
+                                                  ChunkSummary<float>*);
+template GRADWATCH_ENGINE_API void SummarizeChunk(absl::Span<const double>, bool,
+                                                  ChunkSummary<double>*);
+template GRADWATCH_ENGINE_API TensorSummary Combine(absl::Span<const ChunkSummary<float>>,
+                                                    absl::Span<const float>, Log2Histogram*);
+template GRADWATCH_ENGINE_API TensorSummary Combine(absl::Span<const ChunkSummary<double>>,
+                                                    absl::Span<const double>, Log2Histogram*);
 template GRADWATCH_ENGINE_API TensorSummary Summarize(absl::Span<const float>, Log2Histogram*);
 template GRADWATCH_ENGINE_API TensorSummary Summarize(absl::Span<const double>, Log2Histogram*);
 template GRADWATCH_ENGINE_API double Norm(absl::Span<const float>);

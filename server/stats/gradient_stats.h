@@ -25,6 +25,34 @@ struct TensorSummary {
   int64_t nonfinite = 0;  // NaN or infinite entries.
 };
 
+// A tensor is read in chunks of so many entries, each on its own, so that several threads may share
+// it: what they find is put together in order and has the same bits as if one had read it all.
+constexpr int64_t kChunk = int64_t{1} << 14;
+
+// What is known of one chunk.
+template <typename S>
+struct ChunkSummary {
+  static constexpr int kLanes = 16;
+  double squares[kLanes] = {};  // Lane i sums the entries i, i + kLanes, …
+  S largest = S(0);             // Of the magnitudes; NaN left out.
+  int64_t zeros = 0;
+  int64_t nonfinite = 0;
+  // Four counters for each bin: successive entries often share a bin, and would wait for each
+  // other's store. The bin after the last takes NaN and infinities, bin 0 the zeros too.
+  uint32_t bins[4][kHistogramBins + 1];
+};
+
+// Reads one chunk; its bins only when `with_histogram`.
+template <typename S>
+GRADWATCH_ENGINE_API void SummarizeChunk(absl::Span<const S> chunk, bool with_histogram,
+                                         ChunkSummary<S>* summary);
+
+// Puts the chunks of a tensor, in order, together. `values` is the tensor, which is read again only
+// when its squares left the range of a double. `histogram` as for Summarize; null without one.
+template <typename S>
+GRADWATCH_ENGINE_API TensorSummary Combine(absl::Span<const ChunkSummary<S>> chunks,
+                                           absl::Span<const S> values, Log2Histogram* histogram);
+
 // Of one tensor; all zero for an empty one. `histogram`, when not null, is overwritten.
 template <typename S>
 GRADWATCH_ENGINE_API TensorSummary Summarize(absl::Span<const S> values,

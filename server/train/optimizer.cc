@@ -3,23 +3,30 @@
 #include <algorithm>
 #include <cmath>
 
-#include "Eigen/Core"
+#include "server/base/range.h"
+#include "server/nn/packet.h"
 
 namespace gradwatch::train {
 namespace {
 
+using nn::AllLanes;
+using nn::Constant;
+using nn::ForPackets;
+using nn::Load;
+using nn::Packet;
+using nn::Store;
+namespace packet = nn::packet;
+
 // Weights are worked on in blocks that stay in the first-level cache.
 constexpr int kBlock = 256;
-template <typename S>
-using Block = Eigen::Array<S, Eigen::Dynamic, 1, Eigen::ColMajor, kBlock, 1>;
-template <typename S>
-using View = Eigen::Map<const Eigen::Array<S, Eigen::Dynamic, 1>>;
+// What one thread takes at a time.
+constexpr int64_t kChunk = int64_t{1} << 14;
 
-// The update of one block, not yet stored.
-template <typename S, int kVectors>
+// The update of one packet, not yet stored.
+template <typename S>
 struct Proposal {
-  Block<S> weights;
-  Block<S> state[kVectors == 0 ? 1 : kVectors];
+  Packet<S> weights;
+  Packet<S> state[2];
 };
 
 template <typename S>
@@ -27,8 +34,8 @@ struct PlainSgd {
   static constexpr int kVectors = 0;
   S rate;
 
-  void Propose(const View<S>& w, const View<S>& g, const S* const*, Proposal<S, 0>* out) const {
-    out->weights = w - rate * g;
+  void Propose(const Packet<S>& w, const Packet<S>& g, const Packet<S>*, Proposal<S>* out) const {
+    out->weights = packet::psub(w, packet::pmul(Constant<S>(rate), g));
   }
 };
 
@@ -39,15 +46,13 @@ struct MomentumSgd {
   S momentum;
   bool nesterov;
 
-  void Propose(const View<S>& w, const View<S>& g, const S* const* state,
-               Proposal<S, 1>* out) const {
-    const View<S> v(state[0], w.size());
-    out->state[0] = momentum * v + g;
-    if (nesterov) {
-      out->weights = w - rate * (g + momentum * out->state[0]);
-    } else {
-      out->weights = w - rate * out->state[0];
-    }
+  void Propose(const Packet<S>& w, const Packet<S>& g, const Packet<S>* state,
+               Proposal<S>* out) const {
+    const Packet<S> by = Constant<S>(momentum);
+    const Packet<S> v = packet::padd(packet::pmul(by, state[0]), g);
+    const Packet<S> direction = nesterov ? packet::padd(g, packet::pmul(by, v)) : v;
+    out->state[0] = v;
+    out->weights = packet::psub(w, packet::pmul(Constant<S>(rate), direction));
   }
 };
 
@@ -60,13 +65,20 @@ struct AdamRule {
   S root_correction;  // sqrt(1 - beta2^t)
   S epsilon;
 
-  void Propose(const View<S>& w, const View<S>& g, const S* const* state,
-               Proposal<S, 2>* out) const {
-    const View<S> m(state[0], w.size());
-    const View<S> v(state[1], w.size());
-    out->state[0] = beta1 * m + one_minus_beta1 * g;
-    out->state[1] = beta2 * v + one_minus_beta2 * g * g;
-    out->weights = w - rate * (out->state[0] / (out->state[1].sqrt() / root_correction + epsilon));
+  void Propose(const Packet<S>& w, const Packet<S>& g, const Packet<S>* state,
+               Proposal<S>* out) const {
+    using packet::padd;
+    using packet::pdiv;
+    using packet::pmul;
+    const Packet<S> m = padd(pmul(Constant<S>(beta1), state[0]),
+                             pmul(Constant<S>(one_minus_beta1), g));
+    const Packet<S> v = padd(pmul(Constant<S>(beta2), state[1]),
+                             pmul(pmul(Constant<S>(one_minus_beta2), g), g));
+    const Packet<S> root = pdiv(packet::psqrt(v), Constant<S>(root_correction));
+    out->state[0] = m;
+    out->state[1] = v;
+    out->weights = packet::psub(
+        w, pmul(Constant<S>(rate), pdiv(m, padd(root, Constant<S>(epsilon)))));
   }
 };
 
@@ -85,39 +97,55 @@ AdamRule<S> MakeAdamRule(const v1::Adam& adam, double rate, int64_t number) {
 }
 
 template <typename S>
-bool AllFinite(const Block<S>& values) {
-  return values.isFinite().all();
+bool AllFinite(const S* values, int64_t n) {
+  bool finite = true;
+  for (int64_t i = 0; i < n; ++i) finite &= std::abs(values[i]) <= std::numeric_limits<S>::max();
+  return finite;
 }
 
-// Sum of (scale * (after - before))^2 in double, in a fixed order.
+// A block of entries as they would be after the update, and what it took from.
 template <typename S>
-double SumOfSquaredChanges(const S* after, const S* before, int64_t n, double scale) {
-  constexpr int kLanes = 8;
-  double lanes[kLanes] = {};
-  int64_t i = 0;
-  for (; i + kLanes <= n; i += kLanes) {
-    for (int k = 0; k < kLanes; ++k) {
-      const double change =
-          scale * (static_cast<double>(after[i + k]) - static_cast<double>(before[i + k]));
-      lanes[k] += change * change;
+struct Work {
+  S gradients[kBlock];  // Times the factor.
+  S weights[kBlock];
+  S state[2][kBlock];
+};
+
+// Fills `work` for one block. `state` has the block's entries of each vector.
+template <typename S, typename Rule>
+void ProposeBlock(const Rule& rule, const S* weights, const S* gradients, const S* const* state,
+                  double factor, int64_t n, Work<S>* work) {
+  const S* scaled = gradients;
+  if (factor != 1.0) {
+    for (int64_t i = 0; i < n; ++i) {
+      work->gradients[i] = static_cast<S>(static_cast<double>(gradients[i]) * factor);
     }
+    scaled = work->gradients;
   }
-  double sum = ((lanes[0] + lanes[4]) + (lanes[1] + lanes[5])) +
-               ((lanes[2] + lanes[6]) + (lanes[3] + lanes[7]));
-  for (; i < n; ++i) {
-    const double change = scale * (static_cast<double>(after[i]) - static_cast<double>(before[i]));
-    sum += change * change;
-  }
-  return sum;
+  ForPackets<S>(n, [&](int64_t j, auto lanes) {
+    Packet<S> before[2];
+    for (int v = 0; v < Rule::kVectors; ++v) before[v] = Load<S>(state[v] + j, lanes);
+    Proposal<S> out;
+    rule.Propose(Load<S>(weights + j, lanes), Load<S>(scaled + j, lanes), before, &out);
+    Store<S>(work->weights + j, out.weights, lanes);
+    for (int v = 0; v < Rule::kVectors; ++v) Store<S>(work->state[v] + j, out.state[v], lanes);
+  });
 }
 
-// Calls body(begin, size) for the blocks of one parameter.
+template <typename S>
+double LargestMagnitude(const S* values, int64_t n) {
+  Packet<S> largest = Constant<S>(0.0);
+  ForPackets<S>(n, [&](int64_t j, auto lanes) {
+    largest = packet::pmax(largest, packet::pabs(Load<S>(values + j, lanes)));
+  });
+  return static_cast<double>(packet::predux_max(largest));
+}
+
+// Calls body(begin, size) for the blocks of `size` entries from `begin` on.
 template <typename Body>
-void ForBlocks(const nn::Parameter& parameter, Body&& body) {
-  const int64_t end = parameter.offset + parameter.size;
-  for (int64_t begin = parameter.offset; begin < end; begin += kBlock) {
-    body(begin, std::min<int64_t>(kBlock, end - begin));
-  }
+void ForBlocks(int64_t begin, int64_t size, Body&& body) {
+  const int64_t end = begin + size;
+  for (; begin < end; begin += kBlock) body(begin, std::min<int64_t>(kBlock, end - begin));
 }
 
 }  // namespace
@@ -128,9 +156,20 @@ int OptimizerVectorsOf(const v1::Optimizer& spec) {
 }
 
 template <typename S>
-Optimizer<S>::Optimizer(const v1::Optimizer& spec, const std::vector<nn::Parameter>& parameters)
-    : spec_(spec), parameters_(parameters) {
-  for (const nn::Parameter& parameter : parameters_) weight_count_ += parameter.size;
+Optimizer<S>::Optimizer(const v1::Optimizer& spec, const std::vector<nn::Parameter>& parameters,
+                        ThreadTeam* team)
+    : spec_(spec), parameters_(parameters), team_(team) {
+  for (size_t p = 0; p < parameters_.size(); ++p) {
+    const nn::Parameter& parameter = parameters_[p];
+    weight_count_ += parameter.size;
+    for (int64_t at = 0; at < parameter.size; at += kChunk) {
+      Chunk chunk;
+      chunk.parameter = p;
+      chunk.begin = parameter.offset + at;
+      chunk.size = std::min(kChunk, parameter.size - at);
+      chunks_.push_back(chunk);
+    }
+  }
   state_ = nn::Buffer<S>(weight_count_ * OptimizerVectorsOf(spec_));
 }
 
@@ -185,19 +224,21 @@ int Optimizer<S>::FirstNonFinite(const Update& update) {
 template <typename S>
 template <typename Rule>
 int Optimizer<S>::Search(const Rule& rule, const Update& update) {
-  Proposal<S, Rule::kVectors> proposal;
+  Work<S> work;
   double largest_change = 0.0;
   for (size_t p = 0; p < parameters_.size(); ++p) {
     bool finite = true;
-    ForBlocks(parameters_[p], [&](int64_t begin, int64_t n) {
+    ForBlocks(parameters_[p].offset, parameters_[p].size, [&](int64_t begin, int64_t n) {
       const S* state[2] = {};
       for (int v = 0; v < Rule::kVectors; ++v) state[v] = &state_[v * weight_count_ + begin];
-      const View<S> w(update.weights.data() + begin, n);
-      rule.Propose(w, View<S>(update.gradients.data() + begin, n), state, &proposal);
-      finite = finite && AllFinite<S>(proposal.weights);
-      for (int v = 0; v < Rule::kVectors; ++v) finite = finite && AllFinite<S>(proposal.state[v]);
-      const S change = (proposal.weights - w).abs().template maxCoeff<Eigen::PropagateNumbers>();
-      largest_change = std::max(largest_change, static_cast<double>(change));
+      const S* weights = update.weights.data() + begin;
+      ProposeBlock(rule, weights, update.gradients.data() + begin, state, update.factor, n, &work);
+      finite = finite && AllFinite(work.weights, n);
+      for (int v = 0; v < Rule::kVectors; ++v) finite = finite && AllFinite(work.state[v], n);
+      for (int64_t i = 0; i < n; ++i) {
+        const double change = static_cast<double>(work.weights[i]) - static_cast<double>(weights[i]);
+        if (std::abs(change) > largest_change) largest_change = std::abs(change);
+      }
     });
     if (!finite) return static_cast<int>(p);
   }
@@ -209,40 +250,77 @@ int Optimizer<S>::Search(const Rule& rule, const Update& update) {
 }
 
 template <typename S>
-void Optimizer<S>::Apply(const Update& update, absl::Span<double> change_norms) {
-  WithRule(update, [&](const auto& rule) { ApplyRule(rule, update, change_norms); });
+void Optimizer<S>::Apply(const Update& update, absl::Span<Norms> norms) {
+  WithRule(update, [&](const auto& rule) { ApplyRule(rule, update); });
+  Finish(update, norms);
 }
 
 template <typename S>
 template <typename Rule>
-void Optimizer<S>::ApplyRule(const Rule& rule, const Update& update,
-                             absl::Span<double> change_norms) {
-  Proposal<S, Rule::kVectors> proposal;
-  S largest_weight = 0;
-  S largest_state[2] = {};
+void Optimizer<S>::ApplyRule(const Rule& rule, const Update& update) {
+  const auto size = static_cast<int64_t>(chunks_.size());
+  const auto work = [&](Range range) {
+    for (int64_t i = range.begin; i < range.end; ++i) {
+      ApplyToChunk(rule, update, &chunks_[static_cast<size_t>(i)]);
+    }
+  };
+  if (team_ == nullptr || team_->threads() == 1) return work({0, size});
+  team_->Run([&](int member) { work(PartOf(size, member, team_->threads())); });
+}
+
+template <typename S>
+template <typename Rule>
+void Optimizer<S>::ApplyToChunk(const Rule& rule, const Update& update, Chunk* chunk) {
+  chunk->gradients = chunk->weights = chunk->changes = Squares();
+  chunk->largest_weight = chunk->largest_state[0] = chunk->largest_state[1] = 0.0;
+  Work<S> work;
+  ForBlocks(chunk->begin, chunk->size, [&](int64_t begin, int64_t n) {
+    S* state[2] = {};
+    for (int v = 0; v < Rule::kVectors; ++v) state[v] = &state_[v * weight_count_ + begin];
+    S* const weights = update.weights.data() + begin;
+    const S* const gradients = update.gradients.data() + begin;
+    ProposeBlock(rule, weights, gradients, state, update.factor, n, &work);
+    if (update.measure_gradients) {
+      AddSquares(update.factor == 1.0 ? gradients : work.gradients, n, &chunk->gradients);
+    }
+    if (update.measure_weights) {
+      AddSquares(weights, n, &chunk->weights);
+      AddSquaresOfDifference(work.weights, weights, n, change_scale_, &chunk->changes);
+    }
+    chunk->largest_weight = std::max(chunk->largest_weight, LargestMagnitude(work.weights, n));
+    std::copy_n(work.weights, n, weights);
+    for (int v = 0; v < Rule::kVectors; ++v) {
+      chunk->largest_state[v] =
+          std::max(chunk->largest_state[v], LargestMagnitude(work.state[v], n));
+      std::copy_n(work.state[v], n, state[v]);
+    }
+  });
+}
+
+template <typename S>
+void Optimizer<S>::Finish(const Update& update, absl::Span<Norms> norms) {
+  Bounds bounds;
+  bounds.weights = bounds.state[0] = bounds.state[1] = 0.0;
+  size_t next = 0;
   for (size_t p = 0; p < parameters_.size(); ++p) {
-    double squares = 0.0;
-    ForBlocks(parameters_[p], [&](int64_t begin, int64_t n) {
-      const S* state[2] = {};
-      for (int v = 0; v < Rule::kVectors; ++v) state[v] = &state_[v * weight_count_ + begin];
-      S* weights = update.weights.data() + begin;
-      rule.Propose(View<S>(weights, n), View<S>(update.gradients.data() + begin, n), state,
-                   &proposal);
-      squares += SumOfSquaredChanges(proposal.weights.data(), weights, n, change_scale_);
-      largest_weight = std::max(largest_weight, proposal.weights.abs().maxCoeff());
-      std::copy_n(proposal.weights.data(), n, weights);
-      for (int v = 0; v < Rule::kVectors; ++v) {
-        largest_state[v] = std::max(largest_state[v], proposal.state[v].abs().maxCoeff());
-        std::copy_n(proposal.state[v].data(), n, &state_[v * weight_count_ + begin]);
+    Squares gradients, weights, changes;
+    for (; next < chunks_.size() && chunks_[next].parameter == p; ++next) {
+      const Chunk& chunk = chunks_[next];
+      gradients.Add(chunk.gradients);
+      weights.Add(chunk.weights);
+      changes.Add(chunk.changes);
+      bounds.weights = std::max(bounds.weights, chunk.largest_weight);
+      for (int v = 0; v < 2; ++v) {
+        bounds.state[v] = std::max(bounds.state[v], chunk.largest_state[v]);
       }
-    });
-    change_norms[p] = std::sqrt(squares) / change_scale_;
+    }
+    norms[p] = Norms();
+    if (update.measure_gradients) norms[p].gradient = std::sqrt(gradients.Total());
+    if (!update.measure_weights) continue;
+    norms[p].weight = std::sqrt(weights.Total());
+    norms[p].change = std::sqrt(changes.Total()) / change_scale_;
   }
-  bounds_ = Bounds();
-  if (!found_nonfinite_) {
-    bounds_.weights = static_cast<double>(largest_weight);
-    for (int v = 0; v < 2; ++v) bounds_.state[v] = static_cast<double>(largest_state[v]);
-  }
+  bounds_ = found_nonfinite_ ? Bounds() : bounds;
 }
 
 template class Optimizer<float>;

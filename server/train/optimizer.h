@@ -7,6 +7,8 @@
 
 #include "absl/types/span.h"
 #include "gradwatch/v1/job.pb.h"
+#include "server/base/squares.h"
+#include "server/base/thread_team.h"
 #include "server/nn/buffer.h"
 #include "server/nn/network_config.h"
 
@@ -30,18 +32,32 @@ namespace gradwatch::train {
 template <typename S>
 class Optimizer {
  public:
-  // `spec` has its defaults filled in; `parameters` lay out the flat buffers.
-  Optimizer(const v1::Optimizer& spec, const std::vector<nn::Parameter>& parameters);
+  // `spec` has its defaults filled in; `parameters` lay out the flat buffers. The threads of `team`
+  // (null: the calling thread alone) share the work; their number changes no bit.
+  Optimizer(const v1::Optimizer& spec, const std::vector<nn::Parameter>& parameters,
+            ThreadTeam* team = nullptr);
 
   // What an update works on. All spans have one entry for each weight.
   struct Update {
     absl::Span<S> weights;
     absl::Span<const S> gradients;
-    // At least the largest magnitude in `gradients`, such as their norm; NaN or
-    // infinite if one of them is not finite.
+    // At least the largest magnitude in `gradients`, times `factor`, such as
+    // their norm; NaN or infinite if one of them is not finite.
     double gradient_bound = 0.0;
     double rate = 0.0;
     int64_t number = 1;  // Updates applied, this one included: Adam's t.
+    // The gradients are multiplied by this first, in double, rounded once.
+    double factor = 1.0;
+    // What Apply measures on its way.
+    bool measure_gradients = false;
+    bool measure_weights = true;
+  };
+
+  // L2 norms of one parameter, summed in double; 0 where not measured.
+  struct Norms {
+    double gradient = 0.0;  // After the factor, as rounded.
+    double weight = 0.0;    // Before the update.
+    double change = 0.0;    // Of the weights, as rounded.
   };
 
   // Index of the first parameter that would get a weight, or an entry of the
@@ -49,10 +65,9 @@ class Optimizer {
   // weights nor state.
   int FirstNonFinite(const Update& update);
 
-  // Applies the update that FirstNonFinite looked at last. `change_norms` gets
-  // one entry for each parameter: the L2 norm of its weights' change, as
-  // rounded, summed in double.
-  void Apply(const Update& update, absl::Span<double> change_norms);
+  // Applies the update that FirstNonFinite looked at last. `norms` gets one
+  // entry for each parameter.
+  void Apply(const Update& update, absl::Span<Norms> norms);
 
   // The optimizer's own vectors, each as long as the weights: none, v, or m and
   // v. Whoever writes here or to the weights from outside calls ForgetBounds.
@@ -68,18 +83,34 @@ class Optimizer {
                        std::numeric_limits<double>::infinity()};
   };
 
+  // Entries [begin, begin + size) of the flat buffers, within one parameter.
+  struct Chunk {
+    size_t parameter = 0;
+    int64_t begin = 0;
+    int64_t size = 0;
+    // What Apply found there.
+    Squares gradients{}, weights{}, changes{};
+    double largest_weight = 0.0;
+    double largest_state[2] = {};
+  };
+
   bool SurelyFinite(const Update& update) const;
   template <typename Rule>
   int Search(const Rule& rule, const Update& update);
   template <typename Rule>
-  void ApplyRule(const Rule& rule, const Update& update, absl::Span<double> change_norms);
+  void ApplyRule(const Rule& rule, const Update& update);
+  template <typename Rule>
+  void ApplyToChunk(const Rule& rule, const Update& update, Chunk* chunk);
+  void Finish(const Update& update, absl::Span<Norms> norms);
   template <typename Visitor>
   auto WithRule(const Update& update, Visitor&& visitor) const;
 
   const v1::Optimizer spec_;
   const std::vector<nn::Parameter> parameters_;
+  ThreadTeam* const team_;
   int64_t weight_count_ = 0;
   nn::Buffer<S> state_;
+  std::vector<Chunk> chunks_;
   Bounds bounds_;
   bool found_nonfinite_ = false;  // By the last FirstNonFinite.
   double change_scale_ = 1.0;     // A power of two that keeps squared changes in range.

@@ -24,24 +24,6 @@ double Largest(absl::Span<const double> values, double floor) {
   return floor;
 }
 
-// Share of the valid h with a magnitude above 0.99; for ReLU, which has no
-// upper end, of those that are exactly 0.
-template <typename S>
-double SaturatedShare(const nn::Network<S>& network, const Batch& batch, int layer) {
-  const bool relu = network.config().cell == nn::Cell::kRnnRelu;
-  int64_t hits = 0;
-  int64_t total = 0;
-  for (int64_t t = 0; t < batch.time_steps; ++t) {
-    const int64_t rows = batch.valid_rows(t);
-    for (int64_t row = 0; row < rows; ++row) {
-      const absl::Span<const S> h = network.hidden_state(layer, t, row);
-      total += static_cast<int64_t>(h.size());
-      for (const S value : h) hits += relu ? value == S{0} : std::abs(value) > S(0.99);
-    }
-  }
-  return static_cast<double>(hits) / static_cast<double>(total);
-}
-
 }  // namespace
 
 void ClearRecord(v1::StepStats* record) {
@@ -80,7 +62,7 @@ void FillOrigin(const nn::NonFinite& origin, v1::NonFiniteOrigin* message) {
 }
 
 template <typename S>
-void FillLayerTimeStats(const nn::Network<S>& network, const Batch& batch, v1::StepStats* record) {
+void FillLayerTimeStats(const nn::Network<S>& network, v1::StepStats* record) {
   const bool loss_at_last = network.config().loss_at == nn::LossAt::kLastStep;
   int layer = 0;
   for (const nn::LayerTrace& trace : network.traces()) {
@@ -94,7 +76,7 @@ void FillLayerTimeStats(const nn::Network<S>& network, const Batch& batch, v1::S
       Assign(trace.hidden_gradient_norm, message->mutable_lag_profile());
       std::reverse(message->mutable_lag_profile()->begin(), message->mutable_lag_profile()->end());
     }
-    message->set_saturated_share(SaturatedShare(network, batch, layer));
+    message->set_saturated_share(trace.saturated_share);
     for (int gate = 0; gate < trace.gates; ++gate) {
       message->add_gate_closed_share(trace.gate_closed[static_cast<size_t>(gate)]);
       message->add_gate_open_share(trace.gate_open[static_cast<size_t>(gate)]);
@@ -104,7 +86,7 @@ void FillLayerTimeStats(const nn::Network<S>& network, const Batch& batch, v1::S
   }
 }
 
-template void FillLayerTimeStats(const nn::Network<float>&, const Batch&, v1::StepStats*);
-template void FillLayerTimeStats(const nn::Network<double>&, const Batch&, v1::StepStats*);
+template void FillLayerTimeStats(const nn::Network<float>&, v1::StepStats*);
+template void FillLayerTimeStats(const nn::Network<double>&, v1::StepStats*);
 
 }  // namespace gradwatch::train

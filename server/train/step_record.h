@@ -25,13 +25,12 @@ void FillTensorStats(const stats::TensorSummary& summary, const stats::Log2Histo
 // v1::NonFiniteOrigin.
 void FillOrigin(const nn::NonFinite& origin, v1::NonFiniteOrigin* message);
 
-// One message for each layer from the last ForwardBackward of `batch` at
-// nn::Detail::kFull. The lag profile exists only for a loss at the last step.
+// One message for each layer from the last ForwardBackward at nn::Detail::kFull. The lag profile exists only for a loss at the last step.
 template <typename S>
-void FillLayerTimeStats(const nn::Network<S>& network, const Batch& batch, v1::StepStats* record);
+void FillLayerTimeStats(const nn::Network<S>& network, v1::StepStats* record);
 
-extern template void FillLayerTimeStats(const nn::Network<float>&, const Batch&, v1::StepStats*);
-extern template void FillLayerTimeStats(const nn::Network<double>&, const Batch&, v1::StepStats*);
+extern template void FillLayerTimeStats(const nn::Network<float>&, v1::StepStats*);
+extern template void FillLayerTimeStats(const nn::Network<double>&, v1::StepStats*);
 
 }  // namespace gradwatch::train
 

@@ -7,11 +7,15 @@
 #include <optional>
 #include <stdexcept>
 #include <string>
+#include <thread>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "server/base/arithmetic_mode.h"
+#include "server/base/range.h"
+#include "server/base/squares.h"
 #include "server/base/status.h"
+#include "server/base/thread_team.h"
 #include "server/clip/policy.h"
 #include "server/data/source.h"
 #include "server/nn/network.h"
@@ -33,6 +37,12 @@ namespace {
 constexpr int64_t kFixedBytes = 64 << 10;
 
 constexpr int64_t kStatisticsStateVersion = 1;
+
+// Never more than the machine has.
+int ThreadsUsefulOf(const nn::NetworkConfig& config, const data::TaskShape& shape) {
+  const auto cores = static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
+  return std::min(cores, nn::ThreadsUsefulOf(config, shape.rows_max, shape.time_steps));
+}
 
 nn::Detail DetailOf(v1::StatisticsLevel level) {
   switch (level) {
@@ -57,8 +67,8 @@ class TrainerOf final : public Trainer {
   int nonfinite_in_a_row() const override { return nonfinite_in_a_row_; }
   const std::vector<v1::ParameterInfo>& parameters() const override { return parameter_infos_; }
 
-  int threads_useful() const override { return 1; }
-  void SetThreads(int /*threads*/) override {}
+  int threads_useful() const override { return team_.threads_max(); }
+  void SetThreads(int threads) override { team_.SetThreads(threads); }
 
   void Step(v1::StepStats* stats) override;
   v1::EvaluationResult Evaluate() override;
@@ -74,11 +84,11 @@ class TrainerOf final : public Trainer {
   void MeasureGradients(v1::StepStats* stats);
   void MeasureWeights(v1::StepStats* stats);
   void MeasureThroughTime(v1::StepStats* stats);
-  double GradientNorm();
   void RecordOrigin(v1::StepStats* stats);
-  void ClipGradients(v1::StepStats* stats);
-  void Update(bool finite, v1::StepStats* stats);
-  void RecordClipping(double norm_after, v1::StepStats* stats) const;
+  double ClipGradients(v1::StepStats* stats);
+  double NormBound(double factor, const v1::StepStats& stats) const;
+  void Update(bool finite, double factor, v1::StepStats* stats);
+  void RecordClipping(v1::StepStats* stats);
   void RecordUpdate(v1::StepStats* stats);
   void RestartBrokenRows();
 
@@ -89,6 +99,7 @@ class TrainerOf final : public Trainer {
   v1::Job job_;
   const std::unique_ptr<data::Source> source_;
   const data::TaskShape shape_;
+  ThreadTeam team_;
   nn::Network<S> network_;
   const std::vector<v1::ParameterInfo> parameter_infos_;
   Optimizer<S> optimizer_;
@@ -104,8 +115,13 @@ class TrainerOf final : public Trainer {
   Batch batch_;
   std::vector<clip::Block<S>> blocks_;
   std::vector<double> gradient_norms_;
+  std::vector<double> clipped_norms_;
   std::vector<double> weight_norms_;
   std::vector<double> change_norms_;
+  std::vector<typename Optimizer<S>::Norms> update_norms_;
+  // The gradients' parts, tensor by tensor, and what is known of each.
+  std::vector<absl::Span<const S>> chunks_;
+  std::vector<stats::ChunkSummary<S>> chunk_summaries_;
   std::vector<stats::LayerCarry> carries_;
   stats::Growth growth_;
   stats::Log2Histogram histogram_;
@@ -117,23 +133,31 @@ TrainerOf<S>::TrainerOf(const v1::Job& job, std::unique_ptr<data::Source> source
     : job_(job),
       source_(std::move(source)),
       shape_(source_->shape()),
-      network_(NetworkConfigOf(job, shape_), shape_.rows_max, shape_.time_steps),
+      team_(ThreadsUsefulOf(NetworkConfigOf(job, shape_), shape_)),
+      network_(NetworkConfigOf(job, shape_), shape_.rows_max, shape_.time_steps, &team_),
       parameter_infos_(ParameterInfosOf(network_.parameters())),
-      optimizer_(job.optimizer(), network_.parameters()),
+      optimizer_(job.optimizer(), network_.parameters(), &team_),
       chain_(std::move(chain)),
       evaluator_(job.task(), source_.get(), &network_) {
   network_.Initialize(job.seed());
   const std::vector<nn::Parameter>& parameters = network_.parameters();
   gradient_norms_.resize(parameters.size());
+  clipped_norms_.resize(parameters.size());
   weight_norms_.resize(parameters.size());
   change_norms_.resize(parameters.size());
+  update_norms_.resize(parameters.size());
   carries_.resize(static_cast<size_t>(network_.config().layers));
   for (const nn::Parameter& parameter : parameters) {
     const auto offset = static_cast<size_t>(parameter.offset);
     const auto size = static_cast<size_t>(parameter.size);
     blocks_.push_back({parameter.name, network_.gradients().subspan(offset, size),
                        network_.weights().subspan(offset, size), parameter.shape});
+    const absl::Span<const S> gradient = network_.gradients().subspan(offset, size);
+    for (size_t begin = 0; begin < size; begin += stats::kChunk) {
+      chunks_.push_back(gradient.subspan(begin, stats::kChunk));
+    }
   }
+  chunk_summaries_.resize(chunks_.size());
 }
 
 template <typename S>
@@ -154,12 +178,11 @@ void TrainerOf<S>::Step(v1::StepStats* stats) {
   stats->set_loss(network_.ForwardBackward(batch_, DetailOf(job_.statistics_level())));
 
   MeasureGradients(stats);
-  MeasureWeights(stats);
   MeasureThroughTime(stats);
   const bool finite = std::isfinite(stats->loss()) && std::isfinite(stats->norm_before());
   if (!finite) RecordOrigin(stats);
-  ClipGradients(stats);
-  Update(finite, stats);
+  const double factor = ClipGradients(stats);
+  Update(finite, factor, stats);
   if (!finite) RestartBrokenRows();
 
   stats->set_updates_applied(updates_applied_);
@@ -173,23 +196,28 @@ absl::Span<const S> TrainerOf<S>::Part(absl::Span<const S> flat, size_t paramete
 }
 
 // Norm by tensor and over all; from BASIC on with the rest of the summary. The
-// norms have the same bits at each level.
+// norms have the same bits at each level. One pass over the gradients.
 template <typename S>
 void TrainerOf<S>::MeasureGradients(v1::StepStats* stats) {
+  const auto count = static_cast<int64_t>(chunks_.size());
+  team_.Run([&](int member) {
+    const Range part = PartOf(count, member, team_.threads());
+    for (auto i = static_cast<size_t>(part.begin); i < static_cast<size_t>(part.end); ++i) {
+      stats::SummarizeChunk(chunks_[i], full(), &chunk_summaries_[i]);
+    }
+  });
   const absl::Span<const S> gradients = network_.gradients();
+  absl::Span<const stats::ChunkSummary<S>> rest = chunk_summaries_;
+  stats::Log2Histogram* histogram = full() ? &histogram_ : nullptr;
   int64_t nonfinite = 0;
   for (size_t p = 0; p < gradient_norms_.size(); ++p) {
     const absl::Span<const S> part = Part(gradients, p);
-    if (basic()) {
-      stats::Log2Histogram* histogram = full() ? &histogram_ : nullptr;
-      const stats::TensorSummary summary = stats::Summarize<S>(part, histogram);
-      FillTensorStats(summary, histogram, stats->add_tensors());
-      gradient_norms_[p] = summary.norm;
-      nonfinite += summary.nonfinite;
-    } else {
-      gradient_norms_[p] = stats::Norm<S>(part);
-      if (!std::isfinite(gradient_norms_[p])) nonfinite += stats::Summarize<S>(part).nonfinite;
-    }
+    const size_t chunks = (part.size() + stats::kChunk - 1) / stats::kChunk;
+    const stats::TensorSummary summary = stats::Combine<S>(rest.first(chunks), part, histogram);
+    rest.remove_prefix(chunks);
+    gradient_norms_[p] = summary.norm;
+    nonfinite += summary.nonfinite;
+    if (basic()) FillTensorStats(summary, histogram, stats->add_tensors());
   }
   stats->set_norm_before(stats::CombineNorms(gradient_norms_));
   stats->set_nonfinite_count(nonfinite);
@@ -197,13 +225,14 @@ void TrainerOf<S>::MeasureGradients(v1::StepStats* stats) {
   if (last_finite_norm_.has_value()) stats->set_last_finite_norm(*last_finite_norm_);
 }
 
+// Of a step that changes no weight; an update measures them on its way.
 template <typename S>
 void TrainerOf<S>::MeasureWeights(v1::StepStats* stats) {
   if (!basic()) return;
   const absl::Span<const S> weights = network_.weights();
   for (size_t p = 0; p < weight_norms_.size(); ++p) {
-    weight_norms_[p] = stats::Norm<S>(Part(weights, p));
-    stats->mutable_tensors(static_cast<int>(p))->set_weight_norm(weight_norms_[p]);
+    const double norm = stats::Norm<S>(Part(weights, p));
+    stats->mutable_tensors(static_cast<int>(p))->set_weight_norm(norm);
   }
 }
 
@@ -222,16 +251,7 @@ void TrainerOf<S>::MeasureThroughTime(v1::StepStats* stats) {
   } else {
     DropGrowth(stats);
   }
-  if (full()) FillLayerTimeStats(network_, batch_, stats);
-}
-
-template <typename S>
-double TrainerOf<S>::GradientNorm() {
-  const absl::Span<const S> gradients = network_.gradients();
-  for (size_t p = 0; p < gradient_norms_.size(); ++p) {
-    gradient_norms_[p] = stats::Norm<S>(Part(gradients, p));
-  }
-  return stats::CombineNorms(gradient_norms_);
+  if (full()) FillLayerTimeStats(network_, stats);
 }
 
 // Before clipping: a policy may turn an infinity into a number.
@@ -245,25 +265,42 @@ void TrainerOf<S>::RecordOrigin(v1::StepStats* stats) {
   }
 }
 
+// Returns a factor that all gradients are still to be multiplied by.
 template <typename S>
-void TrainerOf<S>::ClipGradients(v1::StepStats* stats) {
+double TrainerOf<S>::ClipGradients(v1::StepStats* stats) {
+  double factor = 1.0;
   clip::ClipContext<S> context;
   context.blocks = blocks_;
   context.step = step_;
+  context.norms = gradient_norms_;
+  context.factor = &factor;
   chain_->Clip(context);
   stats->set_clipped(chain_->clipped());
   for (int i = 0; i < chain_->size(); ++i) chain_->FillReport(i, stats->add_clip_reports());
+  return factor;
+}
+
+// At least the norm of the clipped gradients. Policies only ever make entries smaller, but may turn
+// an infinity into a number.
+template <typename S>
+double TrainerOf<S>::NormBound(double factor, const v1::StepStats& stats) const {
+  constexpr double kRoundings = 1.0 + 1e-5;
+  if (!chain_->clipped()) return stats.norm_before();
+  if (std::isfinite(stats.norm_before())) return stats.norm_before() * factor * kRoundings;
+  return stats::Norm<S>(network_.gradients()) * factor * kRoundings;
 }
 
 template <typename S>
-void TrainerOf<S>::Update(bool finite, v1::StepStats* stats) {
-  const double norm_after = chain_->clipped() ? GradientNorm() : stats->norm_before();
+void TrainerOf<S>::Update(bool finite, double factor, v1::StepStats* stats) {
   typename Optimizer<S>::Update update;
   update.weights = network_.weights();
   update.gradients = network_.gradients();
-  update.gradient_bound = norm_after;
+  update.gradient_bound = NormBound(factor, *stats);
   update.rate = LearningRateAt(job_.optimizer(), job_.training().step_limit(), step_);
   update.number = updates_applied_ + 1;
+  update.factor = factor;
+  update.measure_gradients = chain_->clipped();
+  update.measure_weights = basic();
   stats->set_learning_rate(update.rate);
 
   const bool skip = job_.training().non_finite().skip();
@@ -279,16 +316,23 @@ void TrainerOf<S>::Update(bool finite, v1::StepStats* stats) {
   }
   nonfinite_in_a_row_ = finite ? 0 : nonfinite_in_a_row_ + 1;
   stats->set_skipped(!finite && skip);
-  if (stats->skipped()) return;
+  if (stats->skipped()) return MeasureWeights(stats);
 
-  optimizer_.Apply(update, absl::MakeSpan(change_norms_));
+  optimizer_.Apply(update, absl::MakeSpan(update_norms_));
   ++updates_applied_;
-  RecordClipping(norm_after, stats);
+  RecordClipping(stats);
   RecordUpdate(stats);
 }
 
 template <typename S>
-void TrainerOf<S>::RecordClipping(double norm_after, v1::StepStats* stats) const {
+void TrainerOf<S>::RecordClipping(v1::StepStats* stats) {
+  double norm_after = stats->norm_before();
+  if (stats->clipped()) {
+    for (size_t p = 0; p < clipped_norms_.size(); ++p) {
+      clipped_norms_[p] = update_norms_[p].gradient;
+    }
+    norm_after = stats::CombineNorms(clipped_norms_);
+  }
   stats->set_norm_after(norm_after);
   stats->set_clip_coefficient(stats->norm_before() == 0.0 ? 1.0
                                                           : norm_after / stats->norm_before());
@@ -298,14 +342,17 @@ void TrainerOf<S>::RecordClipping(double norm_after, v1::StepStats* stats) const
 template <typename S>
 void TrainerOf<S>::RecordUpdate(v1::StepStats* stats) {
   if (!basic()) return;
+  for (size_t p = 0; p < update_norms_.size(); ++p) {
+    const typename Optimizer<S>::Norms& norms = update_norms_[p];
+    v1::TensorStats* tensor = stats->mutable_tensors(static_cast<int>(p));
+    tensor->set_weight_norm(norms.weight);
+    if (norms.weight != 0.0) tensor->set_update_ratio(norms.change / norms.weight);
+    weight_norms_[p] = norms.weight;
+    change_norms_[p] = norms.change;
+  }
   stats->set_update_norm(stats::CombineNorms(change_norms_));
   const double weight_norm = stats::CombineNorms(weight_norms_);
   if (weight_norm != 0.0) stats->set_update_ratio(stats->update_norm() / weight_norm);
-  for (size_t p = 0; p < change_norms_.size(); ++p) {
-    if (weight_norms_[p] == 0.0) continue;
-    stats->mutable_tensors(static_cast<int>(p))
-        ->set_update_ratio(change_norms_[p] / weight_norms_[p]);
-  }
 }
 
 // Rows whose carried state left the finite numbers would spoil every window to
@@ -433,9 +480,15 @@ int64_t MemoryBytesOf(const v1::Job& job, const data::TaskShape& shape) {
   const int64_t state_vectors = (config.cell == nn::Cell::kLstm ? 2 : 1) * config.layers;
   const int64_t state_aside = nn::SaturatingMultiply(
       nn::SaturatingMultiply(shape.rows_max, config.hidden), scalar * state_vectors);
-  int64_t bytes = nn::MemoryBytesOf(config, shape.rows_max, shape.time_steps, scalar);
+  int64_t bytes = nn::MemoryBytesOf(config, shape.rows_max, shape.time_steps, scalar,
+                                    ThreadsUsefulOf(config, shape));
+  // What statistics and optimizer note of each chunk of the weights.
+  constexpr auto kChunkNoteBytes =
+      static_cast<int64_t>(sizeof(stats::ChunkSummary<double>) + 4 * sizeof(Squares));
+  const int64_t chunks = nn::SaturatingMultiply(nn::ParameterCountOf(config) / stats::kChunk,
+                                                kChunkNoteBytes);
   for (const int64_t part :
-       {optimizer, state_aside, data::SourceMemoryBytes(job, shape), kFixedBytes}) {
+       {optimizer, state_aside, chunks, data::SourceMemoryBytes(job, shape), kFixedBytes}) {
     bytes = nn::SaturatingAdd(bytes, part);
   }
   return bytes;

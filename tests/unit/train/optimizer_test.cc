@@ -57,8 +57,8 @@ std::vector<nn::Parameter> Parameters(const std::vector<int64_t>& sizes) {
 // Weights under one optimizer.
 template <typename S>
 struct Bench {
-  Bench(const v1::Optimizer& spec, const std::vector<int64_t>& sizes)
-      : optimizer(spec, Parameters(sizes)), change_norms(sizes.size()) {
+  Bench(const v1::Optimizer& spec, const std::vector<int64_t>& sizes, ThreadTeam* team = nullptr)
+      : optimizer(spec, Parameters(sizes), team), norms(sizes.size()) {
     size_t total = 0;
     for (const int64_t size : sizes) total += static_cast<size_t>(size);
     weights.resize(total);
@@ -71,21 +71,33 @@ struct Bench {
       largest = std::isfinite(g) ? std::max(largest, std::abs(static_cast<double>(g))) : kNan;
       if (std::isnan(largest)) break;
     }
-    return {absl::MakeSpan(weights), gradients, largest, rate, number};
+    typename Optimizer<S>::Update update;
+    update.weights = absl::MakeSpan(weights);
+    update.gradients = gradients;
+    update.gradient_bound = largest;
+    update.rate = rate;
+    update.number = number;
+    return update;
   }
 
   // Returns what FirstNonFinite said.
   int Step(double rate, int64_t number) {
     const auto update = Update(rate, number);
     const int found = optimizer.FirstNonFinite(update);
-    optimizer.Apply(update, absl::MakeSpan(change_norms));
+    optimizer.Apply(update, absl::MakeSpan(norms));
     return found;
+  }
+
+  std::vector<double> ChangeNorms() const {
+    std::vector<double> changes;
+    for (const auto& of_parameter : norms) changes.push_back(of_parameter.change);
+    return changes;
   }
 
   Optimizer<S> optimizer;
   std::vector<S> weights;
   std::vector<S> gradients;
-  std::vector<double> change_norms;
+  std::vector<typename Optimizer<S>::Norms> norms;
 };
 
 // The textbook form, one entry at a time, in double.
@@ -141,7 +153,7 @@ TEST(OptimizerTest, MeasuresTheChangeOfEachTensor) {
 
   bench.Step(0.5, 1);
 
-  EXPECT_THAT(bench.change_norms, ElementsAre(2.5, 0.0, 1.0));
+  EXPECT_THAT(bench.ChangeNorms(), ElementsAre(2.5, 0.0, 1.0));
 }
 
 TEST(OptimizerTest, MeasuresTheChangeAsRounded) {
@@ -152,7 +164,7 @@ TEST(OptimizerTest, MeasuresTheChangeAsRounded) {
   bench.Step(1.0, 1);
 
   EXPECT_EQ(bench.weights[0], 1.0f);
-  EXPECT_THAT(bench.change_norms, ElementsAre(0.0));
+  EXPECT_THAT(bench.ChangeNorms(), ElementsAre(0.0));
 }
 
 TEST(OptimizerTest, MeasuresChangesWhoseSquaresLeaveTheRangeOfDouble) {
@@ -161,7 +173,7 @@ TEST(OptimizerTest, MeasuresChangesWhoseSquaresLeaveTheRangeOfDouble) {
 
   EXPECT_EQ(bench.Step(1.0, 1), -1);
 
-  EXPECT_THAT(bench.change_norms, ElementsAre(testing::DoubleNear(5e200, 1e186)));
+  EXPECT_THAT(bench.ChangeNorms(), ElementsAre(testing::DoubleNear(5e200, 1e186)));
 }
 
 TEST(OptimizerTest, KeepsTheVectorsThatItsFormNeeds) {
@@ -250,7 +262,70 @@ TEST(OptimizerTest, GoesOnExactlyFromItsState) {
     resumed.Step(0.1, 4);
 
     EXPECT_EQ(whole.weights, resumed.weights);
-    EXPECT_EQ(whole.change_norms, resumed.change_norms);
+    EXPECT_EQ(whole.ChangeNorms(), resumed.ChangeNorms());
+  }
+}
+
+// As if the gradients had been multiplied beforehand.
+TEST(OptimizerTest, MultipliesTheGradientsByAFactorInDoubleRoundedOnce) {
+  constexpr double kFactor = 0.1234567890123;
+  const std::vector<int64_t> sizes = {300, 7};
+  for (const v1::Optimizer& spec : AllOptimizers()) {
+    Bench<float> beforehand(spec, sizes);
+    Bench<float> within(spec, sizes);
+    RandomStream random(7, 1, 0);
+    for (size_t i = 0; i < within.weights.size(); ++i) {
+      within.weights[i] = beforehand.weights[i] = static_cast<float>(random.NextNormal());
+      within.gradients[i] = static_cast<float>(random.NextNormal());
+      beforehand.gradients[i] = static_cast<float>(within.gradients[i] * kFactor);
+    }
+
+    auto update = within.Update(0.1, 1);
+    update.factor = kFactor;
+    within.optimizer.FirstNonFinite(update);
+    within.optimizer.Apply(update, absl::MakeSpan(within.norms));
+    beforehand.Step(0.1, 1);
+
+    EXPECT_EQ(within.weights, beforehand.weights);
+  }
+}
+
+TEST(OptimizerTest, MeasuresGradientsAndWeightsOnItsWay) {
+  Bench<float> bench(Sgd(0.0, false), {2, 3});
+  bench.weights = {3, 4, 0, 0, 7};
+  bench.gradients = {2, 0, 6, 0, 8};
+
+  auto update = bench.Update(1.0, 1);
+  update.factor = 0.5;
+  update.measure_gradients = true;
+  bench.optimizer.FirstNonFinite(update);
+  bench.optimizer.Apply(update, absl::MakeSpan(bench.norms));
+
+  EXPECT_EQ(bench.norms[0].gradient, 1.0);
+  EXPECT_EQ(bench.norms[1].gradient, 5.0);
+  EXPECT_EQ(bench.norms[0].weight, 5.0);
+  EXPECT_EQ(bench.norms[1].weight, 7.0);
+}
+
+TEST(OptimizerTest, GivesTheSameBitsForAnyNumberOfThreads) {
+  const std::vector<int64_t> sizes = {50'001, 3, 20'000};
+  for (const v1::Optimizer& spec : AllOptimizers()) {
+    const auto run = [&](int threads) {
+      ThreadTeam team(threads);
+      team.SetThreads(threads);
+      Bench<float> bench(spec, sizes, &team);
+      RandomStream random(7, 1, 0);
+      for (int64_t step = 1; step <= 2; ++step) {
+        for (float& gradient : bench.gradients) gradient = static_cast<float>(random.NextNormal());
+        bench.Step(0.1, step);
+      }
+      std::vector<double> result = bench.ChangeNorms();
+      for (const auto& norms : bench.norms) result.push_back(norms.weight);
+      result.insert(result.end(), bench.weights.begin(), bench.weights.end());
+      return result;
+    };
+
+    EXPECT_EQ(run(3), run(1));
   }
 }
 

@@ -101,7 +101,7 @@ class Loop {
 
   // Compares loss, norm and weights with the fixture's, each relative to its size.
   void Run(double tolerance) {
-    std::vector<double> change_norms(network_.parameters().size());
+    std::vector<typename Optimizer<S>::Norms> norms(network_.parameters().size());
     const int steps = static_cast<int>(fixture_["losses"].size());
     for (int step = 0; step < steps; ++step) {
       const auto at = static_cast<size_t>(step);
@@ -111,7 +111,7 @@ class Loop {
       const typename Optimizer<S>::Update update = {network_.weights(), network_.gradients(), norm,
                                                     fixture_["optimizer"]["lr"], step + 1};
       ASSERT_EQ(optimizer_.FirstNonFinite(update), -1);
-      optimizer_.Apply(update, absl::MakeSpan(change_norms));
+      optimizer_.Apply(update, absl::MakeSpan(norms));
 
       ExpectClose(loss, fixture_["losses"][at], tolerance, "loss", step);
       ExpectClose(norm, fixture_["norms"][at], tolerance, "norm", step);

@@ -89,11 +89,11 @@ class ByHand {
     chain_->Clip(clip::ClipContext<S>{blocks_, number_});
     result.norm_after = stats::Norm<S>(network_.gradients());
     const std::vector<S> before(network_.weights().begin(), network_.weights().end());
-    std::vector<double> changes(blocks_.size());
+    std::vector<typename Optimizer<S>::Norms> norms(blocks_.size());
     const typename Optimizer<S>::Update update = {network_.weights(), network_.gradients(),
                                                   result.norm_after, rate_, ++number_};
     EXPECT_EQ(optimizer_.FirstNonFinite(update), -1);
-    optimizer_.Apply(update, absl::MakeSpan(changes));
+    optimizer_.Apply(update, absl::MakeSpan(norms));
     result.update_norm = stats::DifferenceNorm<S>(network_.weights(), before);
     return result;
   }

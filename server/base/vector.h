@@ -1,13 +1,13 @@
-#ifndef GRADWATCH_SERVER_NN_VECTOR_H_
-#define GRADWATCH_SERVER_NN_VECTOR_H_
+#ifndef GRADWATCH_SERVER_BASE_VECTOR_H_
+#define GRADWATCH_SERVER_BASE_VECTOR_H_
 
 #include <cstdint>
 #include <cstring>
 
 // Vectors of the width that the engine is compiled for, by the extension that GCC and Clang share.
-// For loops whose order of operations is written down; element-wise functions use packet.h.
+// For the arithmetic rooms: loops whose order of operations is written down.
 
-namespace gradwatch::nn {
+namespace gradwatch {
 
 #if defined(__AVX512F__)
 constexpr int64_t kVectorBytes = 64;
@@ -44,6 +44,6 @@ inline void StoreVector(const Vector<S>& vector, S* to) {
   std::memcpy(to, &vector, sizeof(vector));
 }
 
-}  // namespace gradwatch::nn
+}  // namespace gradwatch
 
-#endif  // GRADWATCH_SERVER_NN_VECTOR_H_
+#endif  // GRADWATCH_SERVER_BASE_VECTOR_H_

@@ -1,0 +1,110 @@
+#ifndef GRADWATCH_SERVER_BASE_SQUARES_H_
+#define GRADWATCH_SERVER_BASE_SQUARES_H_
+
+#include <algorithm>
+#include <cstdint>
+#include <cstring>
+
+#include "server/base/vector.h"
+
+namespace gradwatch {
+
+// Sums of squares in double: eight interleaved ones, of which Total makes one. The order in which
+// they are formed is the same at every CPU level.
+struct Squares {
+  static constexpr int kLanes = 8;
+  double lanes[kLanes] = {};
+
+  void Add(const Squares& other) {
+    for (int i = 0; i < kLanes; ++i) lanes[i] += other.lanes[i];
+  }
+  double Total() const {
+    return ((lanes[0] + lanes[4]) + (lanes[1] + lanes[5])) +
+           ((lanes[2] + lanes[6]) + (lanes[3] + lanes[7]));
+  }
+};
+
+// Values whose squares are summed together before they are added to what was there: who sums whole
+// blocks, each on its own, and adds them in order gets the same bits as who sums all at once.
+constexpr int64_t kSquaresBlock = 64;
+
+namespace internal {
+
+// As many S as there are doubles in a vector.
+template <typename S>
+struct Narrow {
+  using Type = Vector<double>;
+};
+template <>
+struct Narrow<float> {
+  using Type = float __attribute__((vector_size(kVectorBytes / 2)));
+};
+
+template <typename S>
+inline Vector<double> LoadWide(const S* from) {
+  typename Narrow<S>::Type narrow;
+  std::memcpy(&narrow, from, sizeof(narrow));
+  return __builtin_convertvector(narrow, Vector<double>);
+}
+
+// Adds one block of what value(i), a vector of doubles from index i on, gives.
+template <typename Value>
+inline void AddSquaresOfBlock(Squares* sum, Value value) {
+  constexpr int kStep = static_cast<int>(kVectorSize<double>);
+  constexpr int kVectors = Squares::kLanes / kStep;
+  Vector<double> even[kVectors] = {};
+  Vector<double> odd[kVectors] = {};
+  for (int64_t k = 0; k < kSquaresBlock; k += 2 * Squares::kLanes) {
+#pragma GCC unroll 4
+    for (int v = 0; v < kVectors; ++v) {
+      const Vector<double> first = value(k + v * kStep);
+      const Vector<double> second = value(k + Squares::kLanes + v * kStep);
+      even[v] += first * first;
+      odd[v] += second * second;
+    }
+  }
+#pragma GCC unroll 4
+  for (int v = 0; v < kVectors; ++v) {
+    double* const lanes = sum->lanes + v * kStep;
+    StoreVector<double>(LoadVector(lanes) + (even[v] + odd[v]), lanes);
+  }
+}
+
+}  // namespace internal
+
+// Adds the squares of `values`; the first is the first of a block.
+template <typename S>
+inline void AddSquares(const S* values, int64_t n, Squares* sum) {
+  using internal::LoadWide;
+  int64_t i = 0;
+  for (; i + kSquaresBlock <= n; i += kSquaresBlock) {
+    internal::AddSquaresOfBlock(sum, [&](int64_t k) { return LoadWide(values + i + k); });
+  }
+  if (i == n) return;
+  S rest[kSquaresBlock] = {};
+  std::copy_n(values + i, n - i, rest);
+  internal::AddSquaresOfBlock(sum, [&](int64_t k) { return LoadWide(rest + k); });
+}
+
+// Adds the squares of scale * (a - b), the difference taken in double.
+template <typename S>
+inline void AddSquaresOfDifference(const S* a, const S* b, int64_t n, double scale, Squares* sum) {
+  using internal::LoadWide;
+  int64_t i = 0;
+  for (; i + kSquaresBlock <= n; i += kSquaresBlock) {
+    internal::AddSquaresOfBlock(sum, [&](int64_t k) {
+      return scale * (LoadWide(a + i + k) - LoadWide(b + i + k));
+    });
+  }
+  if (i == n) return;
+  S rest_a[kSquaresBlock] = {};
+  S rest_b[kSquaresBlock] = {};
+  std::copy_n(a + i, n - i, rest_a);
+  std::copy_n(b + i, n - i, rest_b);
+  internal::AddSquaresOfBlock(
+      sum, [&](int64_t k) { return scale * (LoadWide(rest_a + k) - LoadWide(rest_b + k)); });
+}
+
+}  // namespace gradwatch
+
+#endif  // GRADWATCH_SERVER_BASE_SQUARES_H_
