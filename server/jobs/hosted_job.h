@@ -16,6 +16,7 @@
 #include "gradwatch/v1/job_service.pb.h"
 #include "server/base/mutex.h"
 #include "server/data/dataset_content.h"
+#include "server/jobs/dispatcher.h"
 #include "server/jobs/notify.h"
 #include "server/jobs/step_log.h"
 
@@ -66,7 +67,7 @@ struct BoundaryRequest {
 
 // One job. Shared by the manager, its worker and its readers, so that it may be deleted while they
 // look at it.
-struct HostedJob {
+struct HostedJob final : Dispatcher::Item {
   HostedJob(std::string job_id, std::string job_uid, int64_t job_number,
             v1::CreateJobRequest request, int64_t history_bytes_max)
       : id(std::move(job_id)),
@@ -80,6 +81,9 @@ struct HostedJob {
   const std::string uid;
   const int64_t number;  // Order of creation, from 1.
   const v1::CreateJobRequest body;
+
+  // What its steps bring about.
+  void Serve() override { log.Serve(); }
 
   // Lock for themselves.
   StepLog log;

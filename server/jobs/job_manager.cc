@@ -133,9 +133,8 @@ JobManager::Impl::Impl(JobLimits limits, DatasetStore* datasets, const Clock* cl
       clock_(clock),
       trainers_(std::move(trainers)),
       cores_(CoresOf(limits)),
-      timer_(std::make_shared<Timer>(clock)) {
-  totals_.step_duration_counts.resize(StepDurationBounds().size() + 1);
-}
+      timer_(std::make_shared<Timer>(clock)),
+      step_duration_counts_(StepDurationBounds().size() + 1) {}
 
 void JobManager::Impl::Start() {
   const int workers = WorkersOf(limits_);
@@ -158,6 +157,7 @@ void JobManager::Impl::Shutdown() {
     }
   }
   for (std::thread& worker : workers_) worker.join();
+  dispatcher_.Stop();
   feed_.Stop();
   for (const JobPtr& job : jobs) job->changes.NotifyAll();
   timer_->Stop();

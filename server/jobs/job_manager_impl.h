@@ -1,6 +1,7 @@
 #ifndef GRADWATCH_SERVER_JOBS_JOB_MANAGER_IMPL_H_
 #define GRADWATCH_SERVER_JOBS_JOB_MANAGER_IMPL_H_
 
+#include <atomic>
 #include <cstdint>
 #include <deque>
 #include <functional>
@@ -17,6 +18,7 @@
 #include "server/alerts/rule_engine.h"
 #include "server/jobs/alert_feed.h"
 #include "server/jobs/core_scheduler.h"
+#include "server/jobs/dispatcher.h"
 #include "server/jobs/hosted_job.h"
 #include "server/jobs/job_manager.h"
 #include "server/jobs/timer.h"
@@ -155,6 +157,7 @@ class JobManager::Impl : public std::enable_shared_from_this<JobManager::Impl> {
   const TrainerFactory trainers_;
 
   // Lock for themselves.
+  Dispatcher dispatcher_;
   CoreScheduler cores_;
   AlertFeed feed_;
   const std::shared_ptr<Timer> timer_;
@@ -174,9 +177,9 @@ class JobManager::Impl : public std::enable_shared_from_this<JobManager::Impl> {
   bool stopping_ ABSL_GUARDED_BY(mu_) = false;
   bool stopped_ ABSL_GUARDED_BY(mu_) = false;
 
-  // Leaf lock.
-  Mutex totals_mu_;
-  Totals totals_ ABSL_GUARDED_BY(totals_mu_);
+  // Totals, counted by all workers at every step.
+  std::vector<std::atomic<uint64_t>> step_duration_counts_;
+  std::atomic<double> step_duration_sum_seconds_{0.0};
 
   std::vector<std::thread> workers_;  // Filled by Start, joined by Shutdown.
 };

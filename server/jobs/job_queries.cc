@@ -52,7 +52,7 @@ v1::Job JobManager::Impl::Assemble(const View& view) const {
                       static_cast<double>(progress.step));
   }
   if (progress.latest != nullptr) {
-    GRADWATCH_CHECK(job.mutable_latest_stats()->ParseFromString(progress.latest->scalars));
+    GRADWATCH_CHECK(ParseScalars(*progress.latest, job.mutable_latest_stats()));
   }
   if (progress.latest_evaluation != nullptr) {
     *job.mutable_latest_evaluation() = *progress.latest_evaluation;
@@ -170,7 +170,7 @@ absl::StatusOr<v1::QueryStatsResponse> JobManager::Impl::QueryStats(
       Fold(*record, response.mutable_buckets(response.buckets_size() - 1));
       if (!record->evaluated) continue;
       v1::StepStats stats;
-      GRADWATCH_CHECK(stats.ParseFromString(record->scalars));
+      GRADWATCH_CHECK(ParseScalars(*record, &stats));
       *response.add_evaluations() = stats.evaluation();
     }
     next = records->back()->step + 1;
@@ -410,16 +410,17 @@ std::vector<int64_t> JobManager::Impl::CountByState() {
 }
 
 Totals JobManager::Impl::GetTotals() {
-  MutexLock lock(&totals_mu_);
-  return totals_;
+  Totals totals;
+  for (const auto& count : step_duration_counts_) totals.step_duration_counts.push_back(count);
+  totals.step_duration_sum_seconds = step_duration_sum_seconds_;
+  return totals;
 }
 
 void JobManager::Impl::CountStep(double seconds) {
   const std::vector<double>& bounds = StepDurationBounds();
   const auto bucket = std::lower_bound(bounds.begin(), bounds.end(), seconds) - bounds.begin();
-  MutexLock lock(&totals_mu_);
-  ++totals_.step_duration_counts[static_cast<size_t>(bucket)];
-  totals_.step_duration_sum_seconds += seconds;
+  step_duration_counts_[static_cast<size_t>(bucket)].fetch_add(1, std::memory_order_relaxed);
+  step_duration_sum_seconds_.fetch_add(seconds, std::memory_order_relaxed);
 }
 
 }  // namespace gradwatch::jobs

@@ -135,7 +135,7 @@ class JobManager::Impl::Worker {
     PublishAlerts(now);
     const auto record = MakeRecord(stats_);
     RecordProgress(record, now);
-    job_->log.Append(record);
+    if (job_->log.Append(record)) impl_->dispatcher_.Post(job_);
     impl_->CountStep(static_cast<double>(duration) * 1e-9);
   }
 

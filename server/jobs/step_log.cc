@@ -1,167 +1,236 @@
 #include "server/jobs/step_log.h"
 
 #include <algorithm>
-#include <cmath>
-#include <limits>
+#include <atomic>
+#include <deque>
 #include <utility>
 
+#include "absl/base/thread_annotations.h"
 #include "absl/strings/str_cat.h"
-#include "google/protobuf/io/coded_stream.h"
-#include "google/protobuf/wire_format_lite.h"
 #include "proto/support/errors.h"
 #include "server/base/check.h"
+#include "server/base/mutex.h"
+#include "server/jobs/step_block.h"
 
 namespace gradwatch::jobs {
 namespace {
 
-using google::protobuf::internal::WireFormatLite;
-using google::protobuf::io::CodedInputStream;
+using Record = std::shared_ptr<const StepRecord>;
+using Block = std::shared_ptr<const StepBlock>;
 
-// Allocation, deque slot and reference counts of one record, generously.
-constexpr int64_t kRecordOverheadBytes = sizeof(StepRecord) + 64;
+absl::Status NotKept(int64_t step, int64_t oldest) {
+  return ErrorWithReason(
+      absl::StatusCode::kOutOfRange,
+      absl::StrCat("step ", step, " is no longer kept; the oldest kept step is ", oldest),
+      "STEP_NOT_KEPT", {{"step", absl::StrCat(step)}, {"oldest_step", absl::StrCat(oldest)}});
+}
 
-// Parts the wire bytes of a StepStats by top-level field.
-void Split(const std::string& wire, StepRecord* record) {
-  CodedInputStream input(reinterpret_cast<const uint8_t*>(wire.data()),
-                         static_cast<int>(wire.size()));
-  int begin = 0;
-  while (const uint32_t tag = input.ReadTag()) {
-    GRADWATCH_CHECK(WireFormatLite::SkipField(&input, tag));
-    const int end = input.CurrentPosition();
-    const int field = WireFormatLite::GetTagFieldNumber(tag);
-    const bool detail =
-        field == v1::StepStats::kTensorsFieldNumber || field == v1::StepStats::kLayersFieldNumber;
-    (detail ? record->details : record->scalars)
-        .append(wire, static_cast<size_t>(begin), static_cast<size_t>(end - begin));
-    begin = end;
+// Takes records one by one until the limits are reached.
+class Portion {
+ public:
+  Portion(int steps_max, int64_t bytes_max) : steps_max_(steps_max), bytes_max_(bytes_max) {}
+
+  bool Take(const Record& record) {
+    if (static_cast<int64_t>(records_.size()) >= steps_max_) return false;
+    bytes_ += static_cast<int64_t>(record->wire.size());
+    if (bytes_ > bytes_max_ && !records_.empty()) return false;
+    records_.push_back(record);
+    return true;
   }
-}
 
-void FoldValue(double value, v1::Range* range) {
-  if (!std::isfinite(value)) return;
-  const int64_t count = range->count() + 1;
-  range->set_minimum(count == 1 ? value : std::min(range->minimum(), value));
-  range->set_maximum(count == 1 ? value : std::max(range->maximum(), value));
-  // In parts, so that values near the largest double do not overflow their sum.
-  const double share = 1.0 / static_cast<double>(count);
-  range->set_mean(range->mean() * (1.0 - share) + value * share);
-  range->set_last(value);
-  range->set_count(count);
-}
+  bool empty() const { return records_.empty(); }
+  StepLog::Records Release() { return std::move(records_); }
+
+ private:
+  const int steps_max_;
+  const int64_t bytes_max_;
+  int64_t bytes_ = 0;
+  StepLog::Records records_;
+};
 
 }  // namespace
-
-int64_t StepRecord::bytes() const {
-  return kRecordOverheadBytes + static_cast<int64_t>(scalars.capacity() + details.capacity());
-}
-
-std::shared_ptr<const StepRecord> MakeRecord(const v1::StepStats& stats) {
-  constexpr double kAbsent = std::numeric_limits<double>::quiet_NaN();
-  auto record = std::make_shared<StepRecord>();
-  record->step = stats.step();
-  Split(stats.SerializeAsString(), record.get());
-  record->scalars.shrink_to_fit();
-  record->details.shrink_to_fit();
-  record->loss = stats.loss();
-  record->norm_before = stats.norm_before();
-  record->norm_after = stats.has_norm_after() ? stats.norm_after() : kAbsent;
-  record->growth_factor = stats.has_growth() ? stats.growth().growth_factor() : kAbsent;
-  record->clipped = stats.clipped();
-  record->skipped = stats.skipped();
-  record->nonfinite = stats.nonfinite_count() > 0 || stats.has_nonfinite_origin() ||
-                      !std::isfinite(stats.loss()) || !std::isfinite(stats.norm_before());
-  record->evaluated = stats.has_evaluation();
-  return record;
-}
 
 struct StepLog::Shared {
   explicit Shared(int64_t max) : bytes_max(max) {}
 
+  // What the lock releases, freed after it.
+  struct Forgotten {
+    std::vector<Record> records;
+    std::vector<Block> blocks;
+  };
+
+  int64_t Oldest() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu) {
+    if (!blocks.empty()) return blocks.front()->first_step();
+    return live.empty() ? 0 : live.front()->step;
+  }
+
+  bool CompactionIsDue() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu) {
+    const auto steps = static_cast<int>(live.size());
+    return steps >= kLiveSteps + kBlockSteps ||
+           (live_bytes > bytes_max / 8 + kBlockBytes && steps > 2 * kBlockStepsMin);
+  }
+
+  void ForgetBeyondBound(Forgotten* forgotten) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu) {
+    while (live_bytes + block_bytes > bytes_max && !blocks.empty()) {
+      block_bytes -= blocks.front()->bytes();
+      forgotten->blocks.push_back(std::move(blocks.front()));
+      blocks.pop_front();
+    }
+    while (live_bytes + block_bytes > bytes_max && live.size() > 1) PopLive(&forgotten->records);
+  }
+
+  void PopLive(std::vector<Record>* popped) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu) {
+    live_bytes -= live.front()->bytes();
+    popped->push_back(std::move(live.front()));
+    live.pop_front();
+  }
+
+  // Passes the live records from `step` on to `take` until it has enough; the lock is held for a
+  // few at a time, so that the writer never waits long. Stops where one was forgotten meanwhile.
+  template <typename Take>
+  void ForEachLive(int64_t step, Take take) const ABSL_LOCKS_EXCLUDED(mu) {
+    constexpr size_t kAtOnce = 16;
+    for (;;) {
+      MutexLock lock(&mu);
+      if (live.empty() || step < live.front()->step) return;
+      auto next = static_cast<size_t>(step - live.front()->step);
+      const size_t end = std::min(next + kAtOnce, live.size());
+      if (next >= end) return;
+      for (; next < end; ++next, ++step) {
+        if (!take(live[next])) return;
+      }
+    }
+  }
+
   const int64_t bytes_max;
+  // Without the lock, for readers that only look whether there is something.
+  std::atomic<int64_t> newest{-1};
+  std::atomic<bool> closed{false};
   // Leaf lock; callbacks run after it is released.
   mutable Mutex mu;
-  std::deque<std::shared_ptr<const StepRecord>> records ABSL_GUARDED_BY(mu);
-  int64_t bytes ABSL_GUARDED_BY(mu) = 0;
-  bool closed ABSL_GUARDED_BY(mu) = false;
+  // Without a gap: first all blocks, then the live records.
+  std::deque<Block> blocks ABSL_GUARDED_BY(mu);
+  std::deque<Record> live ABSL_GUARDED_BY(mu);
+  int64_t block_bytes ABSL_GUARDED_BY(mu) = 0;
+  int64_t live_bytes ABSL_GUARDED_BY(mu) = 0;
   std::vector<std::shared_ptr<Callback>> waiting ABSL_GUARDED_BY(mu);
 };
 
 StepLog::StepLog(int64_t bytes_max) : shared_(std::make_shared<Shared>(bytes_max)) {}
 
-void StepLog::Append(const v1::StepStats& stats) { Append(MakeRecord(stats)); }
+bool StepLog::Append(Record record) {
+  Shared& shared = *shared_;
+  Shared::Forgotten forgotten;
+  MutexLock lock(&shared.mu);
+  GRADWATCH_CHECK(!shared.closed);
+  GRADWATCH_CHECK(shared.live.empty() || record->step == shared.live.back()->step + 1);
+  shared.live_bytes += record->bytes();
+  shared.newest = record->step;
+  shared.live.push_back(std::move(record));
+  shared.ForgetBeyondBound(&forgotten);
+  return !shared.waiting.empty() || shared.CompactionIsDue();
+}
 
-void StepLog::Append(std::shared_ptr<const StepRecord> record) {
+void StepLog::Serve() {
+  Wake();
+  Compact();
+}
+
+void StepLog::Wake() {
   std::vector<std::shared_ptr<Callback>> waiting;
-  // Freed after the lock is released.
-  std::vector<std::shared_ptr<const StepRecord>> forgotten;
   {
     MutexLock lock(&shared_->mu);
-    auto& records = shared_->records;
-    GRADWATCH_CHECK(!shared_->closed);
-    GRADWATCH_CHECK(records.empty() || record->step == records.back()->step + 1);
-    shared_->bytes += record->bytes();
-    records.push_back(std::move(record));
-    while (shared_->bytes > shared_->bytes_max && records.size() > 1) {
-      shared_->bytes -= records.front()->bytes();
-      forgotten.push_back(std::move(records.front()));
-      records.pop_front();
-    }
     waiting.swap(shared_->waiting);
   }
   for (const auto& callback : waiting) callback->Run();
+}
+
+void StepLog::Compact() {
+  while (CompactOldest()) {
+  }
+}
+
+// Makes one block of the oldest live records. False: there is nothing to do any more.
+bool StepLog::CompactOldest() {
+  Shared& shared = *shared_;
+  int64_t first = 0;
+  int steps_max = 0;
+  {
+    MutexLock lock(&shared.mu);
+    if (!shared.CompactionIsDue()) return false;
+    first = shared.live.front()->step;
+    steps_max = std::min(kBlockSteps, static_cast<int>(shared.live.size()) - kBlockStepsMin);
+  }
+  Records records;
+  int64_t bytes = 0;
+  shared.ForEachLive(first, [&](const Record& record) {
+    records.push_back(record);
+    bytes += static_cast<int64_t>(record->wire.size());
+    const auto steps = static_cast<int>(records.size());
+    return steps < steps_max && (steps < kBlockStepsMin || bytes < kBlockBytes);
+  });
+  if (records.empty()) return true;  // Forgotten meanwhile.
+  auto block = std::make_shared<const StepBlock>(records);
+
+  Shared::Forgotten forgotten;
+  forgotten.records.reserve(records.size());
+  MutexLock lock(&shared.mu);
+  if (shared.live.front()->step != first) return true;
+  for (size_t i = 0; i < records.size(); ++i) shared.PopLive(&forgotten.records);
+  shared.block_bytes += block->bytes();
+  shared.blocks.push_back(std::move(block));
+  shared.ForgetBeyondBound(&forgotten);
+  return true;
 }
 
 void StepLog::Close() {
-  std::vector<std::shared_ptr<Callback>> waiting;
   {
     MutexLock lock(&shared_->mu);
     shared_->closed = true;
-    waiting.swap(shared_->waiting);
   }
-  for (const auto& callback : waiting) callback->Run();
+  Wake();
 }
 
-bool StepLog::closed() const {
-  MutexLock lock(&shared_->mu);
-  return shared_->closed;
-}
+bool StepLog::closed() const { return shared_->closed; }
 
 int64_t StepLog::oldest_step() const {
   MutexLock lock(&shared_->mu);
-  return shared_->records.empty() ? 0 : shared_->records.front()->step;
+  return shared_->Oldest();
 }
 
-int64_t StepLog::newest_step() const {
-  MutexLock lock(&shared_->mu);
-  return shared_->records.empty() ? -1 : shared_->records.back()->step;
-}
+int64_t StepLog::newest_step() const { return shared_->newest; }
 
 int64_t StepLog::bytes() const {
   MutexLock lock(&shared_->mu);
-  return shared_->bytes;
+  return shared_->live_bytes + shared_->block_bytes;
 }
 
-absl::StatusOr<std::vector<std::shared_ptr<const StepRecord>>> StepLog::Read(
-    int64_t step, int steps_max, int64_t bytes_max) const {
-  std::vector<std::shared_ptr<const StepRecord>> result;
+absl::StatusOr<StepLog::Records> StepLog::Read(int64_t step, int steps_max,
+                                               int64_t bytes_max) const {
   Shared& shared = *shared_;
-  MutexLock lock(&shared.mu);
-  const int64_t oldest = shared.records.empty() ? 0 : shared.records.front()->step;
-  if (step < oldest) {
-    return ErrorWithReason(
-        absl::StatusCode::kOutOfRange,
-        absl::StrCat("step ", step, " is no longer kept; the oldest kept step is ", oldest),
-        "STEP_NOT_KEPT", {{"step", absl::StrCat(step)}, {"oldest_step", absl::StrCat(oldest)}});
+  for (;;) {
+    Block block;
+    {
+      MutexLock lock(&shared.mu);
+      if (step < shared.Oldest()) return NotKept(step, shared.Oldest());
+      const auto after = std::upper_bound(
+          shared.blocks.begin(), shared.blocks.end(), step,
+          [](int64_t wanted, const Block& other) { return wanted < other->first_step(); });
+      if (after != shared.blocks.begin()) block = *std::prev(after);
+    }
+    Portion portion(steps_max, bytes_max);
+    if (block != nullptr && step <= block->last_step()) {
+      const StepBlock::Records unpacked = block->Unpack();
+      for (auto i = static_cast<size_t>(step - block->first_step()); i < unpacked.size(); ++i) {
+        if (!portion.Take(unpacked[i])) break;
+      }
+    } else {
+      shared.ForEachLive(step, [&portion](const Record& record) { return portion.Take(record); });
+      // Compressed or forgotten between the two locks: look again.
+      if (portion.empty() && step <= shared.newest) continue;
+    }
+    return portion.Release();
   }
-  int64_t bytes = 0;
-  for (auto i = static_cast<size_t>(step - oldest); i < shared.records.size(); ++i) {
-    if (static_cast<int64_t>(result.size()) >= steps_max) break;
-    bytes +=
-        static_cast<int64_t>(shared.records[i]->scalars.size() + shared.records[i]->details.size());
-    if (bytes > bytes_max && !result.empty()) break;
-    result.push_back(shared.records[i]);
-  }
-  return result;
 }
 
 std::unique_ptr<StepLog::Waiter> StepLog::Listen(int64_t step, absl::AnyInvocable<void()> notify) {
@@ -170,7 +239,7 @@ std::unique_ptr<StepLog::Waiter> StepLog::Listen(int64_t step, absl::AnyInvocabl
   {
     Shared& shared = *shared_;
     MutexLock lock(&shared.mu);
-    at_once = shared.closed || (!shared.records.empty() && step <= shared.records.back()->step);
+    at_once = shared.closed || step <= shared.newest;
     if (!at_once) shared.waiting.push_back(callback);
   }
   if (at_once) callback->Run();
@@ -187,19 +256,6 @@ StepLog::Waiter::~Waiter() {
     all.erase(std::remove(all.begin(), all.end(), callback_), all.end());
   }
   callback_->Cancel();
-}
-
-void Fold(const StepRecord& record, v1::FoldedStats* folded) {
-  if (folded->count() == 0) folded->set_first_step(record.step);
-  folded->set_last_step(record.step);
-  folded->set_count(folded->count() + 1);
-  FoldValue(record.loss, folded->mutable_loss());
-  FoldValue(record.norm_before, folded->mutable_norm_before());
-  FoldValue(record.norm_after, folded->mutable_norm_after());
-  FoldValue(record.growth_factor, folded->mutable_growth_factor());
-  folded->set_clipped_steps(folded->clipped_steps() + (record.clipped ? 1 : 0));
-  folded->set_skipped_steps(folded->skipped_steps() + (record.skipped ? 1 : 0));
-  folded->set_nonfinite_steps(folded->nonfinite_steps() + (record.nonfinite ? 1 : 0));
 }
 
 }  // namespace gradwatch::jobs

@@ -108,12 +108,13 @@ class CountedMethod final : public RpcMethod {
  public:
   CountedMethod(prometheus::Labels labels, prometheus::Family<prometheus::Counter>* started,
                 prometheus::Family<prometheus::Counter>* handled)
-      : labels_(std::move(labels)), started_(&started->Add(labels_)), handled_(handled) {
-    ByCode(0);
-  }
+      : labels_(std::move(labels)),
+        started_(&started->Add(labels_)),
+        handled_(handled),
+        ok_(&ByCode(0)) {}
 
   void Started() override { started_->Increment(); }
-  void Handled(int code) override { ByCode(code).Increment(); }
+  void Handled(int code) override { (code == 0 ? *ok_ : ByCode(code)).Increment(); }
 
  private:
   prometheus::Counter& ByCode(int code) {
@@ -125,6 +126,8 @@ class CountedMethod final : public RpcMethod {
   const prometheus::Labels labels_;
   prometheus::Counter* const started_;
   prometheus::Family<prometheus::Counter>* const handled_;
+  // The usual one, without a look-up.
+  prometheus::Counter* const ok_;
 };
 
 }  // namespace

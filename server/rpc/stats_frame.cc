@@ -22,31 +22,42 @@ void AppendVarint(uint32_t value, std::string* out) {
 }  // namespace
 
 void StatsFrame::AddStep(const Record& record, bool scalars_only) {
-  const size_t details = scalars_only ? 0 : record->details.size();
+  if (scalars_only) return AddScalars(*record);
+  bytes_ += record->wire.size();
+  // Every string ends with a zero byte, so what touches is part of one.
+  const bool touches = !run_.empty() && run_.data() + run_.size() == record->wire.data();
+  if (!touches) FlushRun();
+  run_ = touches ? absl::string_view(run_.data(), run_.size() + record->wire.size()) : record->wire;
+  run_owner_ = record;
+}
+
+void StatsFrame::AddScalars(const jobs::StepRecord& record) {
+  FlushRun();
   const size_t before = copied_.size();
   copied_.push_back(static_cast<char>(kStepsTag));
-  AppendVarint(static_cast<uint32_t>(record->scalars.size() + details), &copied_);
+  AppendVarint(static_cast<uint32_t>(record.scalars.size()), &copied_);
+  copied_.append(record.scalars.data(), record.scalars.size());
   bytes_ += copied_.size() - before;
-  AddPart(record, record->scalars);
-  if (!scalars_only) AddPart(record, record->details);
 }
 
 void StatsFrame::AddRest(const v1::StreamStatsResponse& rest) {
+  FlushRun();
   bytes_ += rest.ByteSizeLong();
   rest.AppendToString(&copied_);
 }
 
-void StatsFrame::AddPart(const Record& record, const std::string& part) {
-  bytes_ += part.size();
-  if (part.size() < kShareBytesMin) {
-    copied_ += part;
-    return;
+void StatsFrame::FlushRun() {
+  if (run_.size() < kShareBytesMin) {
+    copied_.append(run_.data(), run_.size());
+  } else {
+    FlushCopied();
+    // gRPC takes a pointer to bytes that it may write in theory; it never does.
+    slices_.emplace_back(
+        const_cast<char*>(run_.data()), run_.size(),
+        [](void* owner) { delete static_cast<Record*>(owner); }, new Record(std::move(run_owner_)));
   }
-  FlushCopied();
-  // gRPC takes a pointer to bytes that it may write in theory; it never does.
-  slices_.emplace_back(
-      const_cast<char*>(part.data()), part.size(),
-      [](void* owner) { delete static_cast<Record*>(owner); }, new Record(record));
+  run_ = {};
+  run_owner_.reset();
 }
 
 void StatsFrame::FlushCopied() {
@@ -59,6 +70,7 @@ void StatsFrame::FlushCopied() {
 }
 
 grpc::ByteBuffer StatsFrame::Finish() {
+  FlushRun();
   FlushCopied();
   return grpc::ByteBuffer(slices_.data(), slices_.size());
 }

@@ -5,21 +5,22 @@
 #include <string>
 #include <vector>
 
+#include "absl/strings/string_view.h"
 #include "gradwatch/v1/stats_service.pb.h"
 #include "grpcpp/support/byte_buffer.h"
 #include "grpcpp/support/slice.h"
-#include "server/jobs/step_log.h"
+#include "server/jobs/step_record.h"
 
 namespace gradwatch::rpc {
 
 // The wire bytes of one StreamStatsResponse, put together from step records
-// that were serialised once, when they were recorded. Long parts are shared
-// with the record, which stays alive as long as the transport needs them; short
-// ones are copied together, which is cheaper than sharing. Threads: one at a
-// time.
+// that were serialised once, when they were recorded. Long runs of bytes (of a
+// long record, or of records that stand together in memory) are shared with the
+// records, which stay alive as long as the transport needs them; short ones are
+// copied together, which is cheaper than sharing. Threads: one at a time.
 class StatsFrame {
  public:
-  // From this size on a part is shared.
+  // From this size on a run is shared.
   static constexpr size_t kShareBytesMin = 2048;
 
   // Adds one step; without its details when `scalars_only`.
@@ -35,12 +36,15 @@ class StatsFrame {
   grpc::ByteBuffer Finish();
 
  private:
-  void AddPart(const std::shared_ptr<const jobs::StepRecord>& record, const std::string& part);
+  void AddScalars(const jobs::StepRecord& record);
+  void FlushRun();
   void FlushCopied();
 
   size_t bytes_ = 0;
-  std::string copied_;  // Follows the slices.
   std::vector<grpc::Slice> slices_;
+  std::string copied_;     // Follows the slices.
+  absl::string_view run_;  // Follows what is copied; whole records.
+  std::shared_ptr<const jobs::StepRecord> run_owner_;
 };
 
 }  // namespace gradwatch::rpc

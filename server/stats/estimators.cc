@@ -14,16 +14,29 @@ constexpr double kNaN = std::numeric_limits<double>::quiet_NaN();
 // A normal distribution's standard deviation in units of its median absolute deviation.
 constexpr double kDeviationPerMad = 1.4826;
 
-// Interpolated quantile; reorders `values`, which is not empty.
-double QuantileOf(std::vector<double>* values, double q) {
-  const double position = std::clamp(q, 0.0, 1.0) * static_cast<double>(values->size() - 1);
-  const auto below = static_cast<ptrdiff_t>(position);
-  const auto nth = values->begin() + below;
-  std::nth_element(values->begin(), nth, values->end());
+// Quantile q of n values, of which `at(i)` is the i-th smallest; n is at least 1.
+template <typename At>
+double Interpolate(size_t n, double q, At at) {
+  const double position = std::clamp(q, 0.0, 1.0) * static_cast<double>(n - 1);
+  const auto below = static_cast<size_t>(position);
   const double fraction = position - static_cast<double>(below);
-  if (fraction == 0.0) return *nth;
-  const double above = *std::min_element(nth + 1, values->end());
-  return *nth + fraction * (above - *nth);
+  if (fraction == 0.0) return at(below);
+  return at(below) + fraction * (at(below + 1) - at(below));
+}
+
+// The i-th smallest (from 0) of |value - center| over sorted values: the i + 1 values next to the
+// center stand together, and one of their ends is the furthest.
+double NthDistance(const std::vector<double>& sorted, double center, size_t i) {
+  size_t first = 0;
+  for (size_t last = sorted.size() - 1 - i; first < last;) {
+    const size_t middle = first + (last - first) / 2;
+    if (center - sorted[middle] > sorted[middle + i + 1] - center) {
+      first = middle + 1;
+    } else {
+      last = middle;
+    }
+  }
+  return std::max(std::abs(sorted[first] - center), std::abs(sorted[first + i] - center));
 }
 
 }  // namespace
@@ -53,30 +66,31 @@ void Ema::LoadState(StateReader* reader) {
 Window::Window(int capacity) : capacity_(capacity) {
   GRADWATCH_CHECK(capacity >= 1);
   ring_.reserve(static_cast<size_t>(capacity));
-  scratch_.reserve(static_cast<size_t>(capacity));
+  sorted_.reserve(static_cast<size_t>(capacity));
 }
 
 void Window::Add(double value) {
   if (!std::isfinite(value)) return;
   if (size() < capacity_) {
     ring_.push_back(value);
-    return;
+  } else {
+    double& oldest = ring_[static_cast<size_t>(next_)];
+    sorted_.erase(std::lower_bound(sorted_.begin(), sorted_.end(), oldest));
+    oldest = value;
+    next_ = (next_ + 1) % capacity_;
   }
-  ring_[static_cast<size_t>(next_)] = value;
-  next_ = (next_ + 1) % capacity_;
+  sorted_.insert(std::upper_bound(sorted_.begin(), sorted_.end(), value), value);
 }
 
 double Window::Quantile(double q) const {
-  if (ring_.empty()) return kNaN;
-  scratch_ = ring_;
-  return QuantileOf(&scratch_, q);
+  if (sorted_.empty()) return kNaN;
+  return Interpolate(sorted_.size(), q, [this](size_t i) { return sorted_[i]; });
 }
 
 double Window::MedianDistance(double center) const {
-  if (ring_.empty()) return kNaN;
-  scratch_ = ring_;
-  for (double& value : scratch_) value = std::abs(value - center);
-  return QuantileOf(&scratch_, 0.5);
+  if (sorted_.empty()) return kNaN;
+  return Interpolate(sorted_.size(), 0.5,
+                     [&](size_t i) { return NthDistance(sorted_, center, i); });
 }
 
 void Window::SaveState(StateWriter* writer) const {
@@ -89,12 +103,20 @@ void Window::LoadState(StateReader* reader) {
   const int64_t next = reader->Int();
   const int64_t size = reader->Int();
   ring_.clear();
+  sorted_.clear();
   next_ = 0;
   if (size < 0 || size > capacity_ || next < 0 || next >= capacity_) {
     reader->Fail();
     return;
   }
-  for (int64_t i = 0; i < size; ++i) ring_.push_back(reader->Double());
+  for (int64_t i = 0; i < size; ++i) {
+    ring_.push_back(reader->Double());
+    // Nothing else was ever added, and a search needs an order.
+    if (!std::isfinite(ring_.back())) reader->Fail();
+  }
+  if (!reader->ok()) ring_.clear();
+  sorted_ = ring_;
+  std::sort(sorted_.begin(), sorted_.end());
   next_ = static_cast<int>(next);
 }
 

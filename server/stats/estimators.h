@@ -53,7 +53,7 @@ class GRADWATCH_ENGINE_API Window {
   int capacity_;
   int next_ = 0;  // Where the next value goes once the ring is full.
   std::vector<double> ring_;
-  mutable std::vector<double> scratch_;  // So that a query allocates nothing.
+  std::vector<double> sorted_;  // The same values; so that a query is a search.
 };
 
 // Robust outlier score in the log domain over the last 128 positive values:

@@ -90,7 +90,7 @@ class JobEngineTest : public testing::Test {
       if (!*read) bell.Await();
       for (const auto& record : portion.steps) {
         v1::StepStats stats;
-        EXPECT_TRUE(stats.ParseFromString(record->scalars));
+        EXPECT_TRUE(ParseScalars(*record, &stats));
         bits.push_back({stats.step(), Bits(stats.loss()), Bits(stats.norm_before()),
                         Bits(stats.norm_after()), Bits(stats.growth().growth_factor())});
       }
@@ -170,7 +170,7 @@ TEST_F(JobEngineTest, ClippingOfAPausedJobMayBeChangedFromTheGroundUp) {
   JobManager::StatsPortion portion;
   ASSERT_TRUE(*(*reader)->Read(&portion));
   v1::StepStats stats;
-  ASSERT_TRUE(stats.ParseFromString(portion.steps.at(0)->scalars));
+  ASSERT_TRUE(ParseScalars(*portion.steps.at(0), &stats));
   EXPECT_EQ(stats.clip_reports_size(), 2);
   // Two roundings of a float32 gradient scaled onto the threshold.
   EXPECT_LE(stats.norm_after(), 1e-3 * (1 + 1e-5));

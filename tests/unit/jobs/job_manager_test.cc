@@ -560,7 +560,7 @@ TEST_F(JobManagerTest, UpdateOfARunningJobIsAppliedAtAStepBoundary) {
     if (!*read) bell.Await();
     for (const auto& record : portion.steps) {
       v1::StepStats stats;
-      ASSERT_TRUE(stats.ParseFromString(record->scalars));
+      ASSERT_TRUE(ParseScalars(*record, &stats));
       rates.push_back(stats.learning_rate());
     }
   }

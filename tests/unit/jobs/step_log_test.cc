@@ -15,9 +15,16 @@ namespace {
 v1::StepStats StatsOf(int64_t step) {
   v1::StepStats stats;
   stats.set_step(step);
-  stats.set_loss(1.0 + static_cast<double>(step));
+  // Noise, which does not compress.
+  stats.set_loss(
+      std::ldexp(static_cast<double>(static_cast<uint64_t>(step + 1) * 0x9E3779B97F4A7C15u), -64));
   stats.set_norm_before(10.0 + static_cast<double>(step));
   return stats;
+}
+
+// As a job's worker and its dispatcher do it, on this thread.
+void Append(int64_t step, StepLog* log) {
+  if (log->Append(MakeRecord(StatsOf(step)))) log->Serve();
 }
 
 std::vector<int64_t> StepsOf(const std::vector<std::shared_ptr<const StepRecord>>& records) {
@@ -26,43 +33,9 @@ std::vector<int64_t> StepsOf(const std::vector<std::shared_ptr<const StepRecord>
   return steps;
 }
 
-TEST(StepRecordTest, ScalarsAndDetailsTogetherMakeTheWholeRecord) {
-  v1::StepStats stats = StatsOf(7);
-  stats.add_tensors()->set_norm(2.0);
-  stats.add_tensors()->set_norm(3.0);
-  stats.add_layers()->add_hidden_rms(0.5f);
-  stats.mutable_growth()->set_growth_factor(0.9);
-  stats.mutable_evaluation()->set_loss(0.25);
-
-  const auto record = MakeRecord(stats);
-
-  v1::StepStats scalars, whole;
-  ASSERT_TRUE(scalars.ParseFromString(record->scalars));
-  ASSERT_TRUE(whole.ParseFromString(record->scalars + record->details));
-  EXPECT_EQ(whole.SerializeAsString(), stats.SerializeAsString());
-  EXPECT_EQ(scalars.tensors_size(), 0);
-  EXPECT_EQ(scalars.layers_size(), 0);
-  EXPECT_EQ(scalars.growth().growth_factor(), 0.9);
-  EXPECT_EQ(scalars.evaluation().loss(), 0.25);
-  EXPECT_TRUE(record->evaluated);
-  EXPECT_EQ(record->growth_factor, 0.9);
-  EXPECT_TRUE(std::isnan(record->norm_after));
-  EXPECT_FALSE(record->nonfinite);
-}
-
-TEST(StepRecordTest, KnowsThatAStepWasNotFinite) {
-  v1::StepStats bad_loss = StatsOf(0);
-  bad_loss.set_loss(std::numeric_limits<double>::quiet_NaN());
-  v1::StepStats bad_update = StatsOf(0);
-  bad_update.mutable_nonfinite_origin()->set_tensor("update/rnn.weight_hh_l0");
-
-  EXPECT_TRUE(MakeRecord(bad_loss)->nonfinite);
-  EXPECT_TRUE(MakeRecord(bad_update)->nonfinite);
-}
-
 TEST(StepLogTest, GivesRecordsInOrderFromAnyKeptStep) {
   StepLog log(1 << 20);
-  for (int64_t step = 0; step < 5; ++step) log.Append(StatsOf(step));
+  for (int64_t step = 0; step < 5; ++step) Append(step, &log);
 
   EXPECT_THAT(StepsOf(*log.Read(0, 100, 1 << 20)), testing::ElementsAre(0, 1, 2, 3, 4));
   EXPECT_THAT(StepsOf(*log.Read(3, 100, 1 << 20)), testing::ElementsAre(3, 4));
@@ -87,7 +60,7 @@ TEST(StepLogTest, ForgetsTheOldestBeyondItsBytesAndSaysWhichIsKept) {
   const int64_t one = MakeRecord(StatsOf(1000))->bytes();
   StepLog log(10 * one);
 
-  for (int64_t step = 1000; step < 1050; ++step) log.Append(StatsOf(step));
+  for (int64_t step = 1000; step < 1050; ++step) Append(step, &log);
 
   EXPECT_LE(log.bytes(), 10 * one);
   EXPECT_EQ(log.oldest_step(), 1040);
@@ -100,12 +73,148 @@ TEST(StepLogTest, ForgetsTheOldestBeyondItsBytesAndSaysWhichIsKept) {
 TEST(StepLogTest, KeepsTheNewestEvenWhenItAloneIsTooLarge) {
   StepLog log(1);
 
-  log.Append(StatsOf(0));
-  log.Append(StatsOf(1));
+  Append(0, &log);
+  Append(1, &log);
 
   EXPECT_EQ(log.oldest_step(), 1);
   EXPECT_EQ(log.newest_step(), 1);
 }
+
+// --- Compression.
+
+// Reads from `step` to the newest, and says whether every record is what was appended.
+bool HoldsAllFrom(int64_t step, const StepLog& log) {
+  while (step <= log.newest_step()) {
+    const auto records = log.Read(step, 100, 1 << 20);
+    if (!records.ok() || records->empty()) return false;
+    for (const auto& record : *records) {
+      if (record->wire != MakeRecord(StatsOf(step))->wire) return false;
+      ++step;
+    }
+  }
+  return true;
+}
+
+TEST(StepLogTest, KeepsEveryRecordWhenItCompresses) {
+  constexpr int64_t kSteps = 5000;
+  StepLog log(1 << 30);
+  int64_t bytes = 0;
+
+  for (int64_t step = 0; step < kSteps; ++step) {
+    bytes += MakeRecord(StatsOf(step))->bytes();
+    Append(step, &log);
+  }
+
+  EXPECT_LT(log.bytes(), bytes / 2);
+  EXPECT_EQ(log.oldest_step(), 0);
+  EXPECT_TRUE(HoldsAllFrom(0, log));
+  EXPECT_TRUE(HoldsAllFrom(1111, log));
+}
+
+TEST(StepLogTest, ReadersNearTheNewestStepFindRecordsAsTheyWereAppended) {
+  StepLog log(1 << 30);
+  std::vector<std::shared_ptr<const StepRecord>> appended;
+  for (int64_t step = 0; step < 4000; ++step) {
+    appended.push_back(MakeRecord(StatsOf(step)));
+    if (log.Append(appended.back())) log.Serve();
+  }
+
+  const auto records = log.Read(4000 - StepLog::kLiveSteps, 1 << 20, 1 << 30);
+
+  ASSERT_EQ(records->size(), static_cast<size_t>(StepLog::kLiveSteps));
+  for (const auto& record : *records) {
+    EXPECT_EQ(record, appended[static_cast<size_t>(record->step)]);
+  }
+}
+
+TEST(StepLogTest, ReadsNotBeyondACompressedBlock) {
+  StepLog log(1 << 30);
+  for (int64_t step = 0; step < 4000; ++step) Append(step, &log);
+
+  const auto records = log.Read(10, 1 << 20, 1 << 30);
+
+  EXPECT_EQ(records->front()->step, 10);
+  EXPECT_EQ(records->back()->step, StepLog::kBlockSteps - 1);
+  EXPECT_THAT(StepsOf(*log.Read(254, 100, 1 << 20)), testing::ElementsAre(254, 255));
+  EXPECT_THAT(StepsOf(*log.Read(254, 1, 1 << 20)), testing::ElementsAre(254));
+  EXPECT_THAT(StepsOf(*log.Read(254, 100, 1)), testing::ElementsAre(254));
+}
+
+TEST(StepLogTest, HoldsItsBoundAndForgetsCompressedStepsBlockByBlock) {
+  const int64_t one = MakeRecord(StatsOf(5000))->bytes();
+  const int64_t bytes_max = one * 1600;
+  StepLog log(bytes_max);
+  int64_t oldest = 0;
+
+  for (int64_t step = 0; step < 20'000; ++step) {
+    Append(step, &log);
+    ASSERT_LE(log.bytes(), bytes_max);
+    if (log.oldest_step() == oldest) continue;
+    ASSERT_EQ(log.oldest_step(), oldest + StepLog::kBlockSteps);
+    oldest = log.oldest_step();
+  }
+
+  EXPECT_LT(oldest, 20'000 - 2000);
+  EXPECT_GT(oldest, 0);
+  EXPECT_EQ(log.Read(oldest - 1, 1, 1).status().code(), absl::StatusCode::kOutOfRange);
+  EXPECT_TRUE(HoldsAllFrom(oldest, log));
+}
+
+TEST(StepLogTest, CompressesLongRecordsBeforeTheyFillTheLog) {
+  constexpr int64_t kSteps = 400;
+  v1::StepStats stats = StatsOf(0);
+  for (int i = 0; i < 8000; ++i) stats.add_tensors()->set_norm(2.0);
+  const int64_t bytes_max = 200 * MakeRecord(stats)->bytes();
+  StepLog log(bytes_max);
+
+  for (int64_t step = 0; step < kSteps; ++step) {
+    stats.set_step(step);
+    if (log.Append(MakeRecord(stats))) log.Serve();
+    ASSERT_LE(log.bytes(), bytes_max);
+  }
+
+  EXPECT_EQ(log.oldest_step(), 0);
+  for (const int64_t step : {int64_t{0}, int64_t{77}, kSteps - 1}) {
+    EXPECT_EQ(log.Read(step, 1, 1)->at(0)->step, step);
+  }
+}
+
+TEST(StepLogTest, ReadersMayFollowAcrossTheBorderWhileItCompressesAndForgets) {
+  constexpr int64_t kSteps = 20'000;
+  StepLog log(MakeRecord(StatsOf(5000))->bytes() * 2000);
+  std::atomic<bool> stop = false;
+  bool in_order[2] = {true, true};
+  const auto follow = [&log](bool* ok) {
+    int64_t next = 0;
+    while (!log.closed() || next <= log.newest_step()) {
+      const auto records = log.Read(next, 64, 1 << 20);
+      if (!records.ok()) {
+        next = log.oldest_step();
+        continue;
+      }
+      for (const auto& record : *records) *ok = *ok && record->step == next++;
+    }
+  };
+
+  std::thread server([&log, &stop] {
+    while (!stop) log.Serve();
+  });
+  std::vector<std::thread> readers;
+  for (bool& ok : in_order) readers.emplace_back(follow, &ok);
+  for (int64_t step = 0; step < kSteps; ++step) {
+    static_cast<void>(log.Append(MakeRecord(StatsOf(step))));
+  }
+  log.Close();
+  for (std::thread& reader : readers) reader.join();
+  stop = true;
+  server.join();
+
+  EXPECT_TRUE(in_order[0]);
+  EXPECT_TRUE(in_order[1]);
+  EXPECT_TRUE(HoldsAllFrom(log.oldest_step(), log));
+}
+
+// --- Waiting.
 
 TEST(StepLogTest, NotifiesAWaiterOnceAtTheNextAppend) {
   StepLog log(1 << 20);
@@ -113,15 +222,15 @@ TEST(StepLogTest, NotifiesAWaiterOnceAtTheNextAppend) {
   const auto waiter = log.Listen(0, [&calls] { ++calls; });
   EXPECT_EQ(calls, 0);
 
-  log.Append(StatsOf(0));
-  log.Append(StatsOf(1));
+  Append(0, &log);
+  Append(1, &log);
 
   EXPECT_EQ(calls, 1);
 }
 
 TEST(StepLogTest, NotifiesAtOnceWhenThereIsSomethingAlready) {
   StepLog log(1 << 20);
-  log.Append(StatsOf(0));
+  Append(0, &log);
   int calls = 0;
 
   const auto recorded = log.Listen(0, [&calls] { ++calls; });
@@ -140,7 +249,7 @@ TEST(StepLogTest, CallsNobodyWhoseTokenIsGone) {
   int calls = 0;
   log.Listen(0, [&calls] { ++calls; }).reset();
 
-  log.Append(StatsOf(0));
+  Append(0, &log);
   log.Close();
 
   EXPECT_EQ(calls, 0);
@@ -184,7 +293,7 @@ TEST(StepLogTest, ConcurrentReadersSeeEveryStepOnceAndInOrder) {
 
   std::vector<std::thread> readers;
   for (int i = 0; i < 3; ++i) readers.emplace_back(follow, &seen[i], &in_order[i]);
-  for (int64_t step = 0; step < kSteps; ++step) log.Append(StatsOf(step));
+  for (int64_t step = 0; step < kSteps; ++step) Append(step, &log);
   log.Close();
   for (auto& reader : readers) reader.join();
 
@@ -204,52 +313,11 @@ TEST(StepLogTest, ATokenMayGoWhileTheWriterCalls) {
     }
   });
 
-  for (int64_t step = 0; step < 3000; ++step) log.Append(StatsOf(step));
+  for (int64_t step = 0; step < 3000; ++step) Append(step, &log);
   stop = true;
   reader.join();
 
   EXPECT_EQ(log.newest_step(), 2999);
-}
-
-TEST(FoldTest, KeepsExtremesCountsAndMeanOfFiniteValues) {
-  v1::FoldedStats folded;
-  for (const double loss : {3.0, 1.0, 2.0}) {
-    v1::StepStats stats = StatsOf(static_cast<int64_t>(10 - loss));
-    stats.set_loss(loss);
-    stats.set_clipped(loss > 1.5);
-    Fold(*MakeRecord(stats), &folded);
-  }
-  v1::StepStats bad = StatsOf(9);
-  bad.set_loss(std::numeric_limits<double>::infinity());
-  bad.set_skipped(true);
-  Fold(*MakeRecord(bad), &folded);
-
-  EXPECT_EQ(folded.count(), 4);
-  EXPECT_EQ(folded.first_step(), 7);
-  EXPECT_EQ(folded.last_step(), 9);
-  EXPECT_EQ(folded.loss().minimum(), 1.0);
-  EXPECT_EQ(folded.loss().maximum(), 3.0);
-  EXPECT_DOUBLE_EQ(folded.loss().mean(), 2.0);
-  EXPECT_EQ(folded.loss().last(), 2.0);
-  EXPECT_EQ(folded.loss().count(), 3);
-  EXPECT_EQ(folded.norm_before().count(), 4);
-  EXPECT_EQ(folded.norm_after().count(), 0);
-  EXPECT_EQ(folded.clipped_steps(), 2);
-  EXPECT_EQ(folded.skipped_steps(), 1);
-  EXPECT_EQ(folded.nonfinite_steps(), 1);
-}
-
-TEST(FoldTest, MeanOfHugeValuesDoesNotOverflow) {
-  constexpr double kHuge = std::numeric_limits<double>::max();
-  v1::FoldedStats folded;
-  for (int64_t step = 0; step < 4; ++step) {
-    v1::StepStats stats = StatsOf(step);
-    stats.set_loss(kHuge);
-    Fold(*MakeRecord(stats), &folded);
-  }
-
-  // Each fold rounds twice: 8 roundings of half an epsilon each.
-  EXPECT_NEAR(folded.loss().mean() / kHuge, 1.0, 8 * std::numeric_limits<double>::epsilon());
 }
 
 }  // namespace

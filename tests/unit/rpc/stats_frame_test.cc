@@ -4,6 +4,7 @@
 
 #include "google/protobuf/util/message_differencer.h"
 #include "gradwatch/v1/job.pb.h"
+#include "server/jobs/step_block.h"
 
 namespace gradwatch::rpc {
 namespace {
@@ -12,24 +13,16 @@ using google::protobuf::util::MessageDifferencer;
 
 // A record with `floats` numbers of detail, and the message that it stands for.
 std::shared_ptr<const jobs::StepRecord> NewRecord(int64_t step, int floats, v1::StepStats* whole) {
-  v1::StepStats scalars, details;
-  scalars.set_step(step);
-  scalars.set_loss(0.5);
+  whole->set_step(step);
+  whole->set_loss(0.5);
   for (int i = 0; i < floats; ++i) {
-    if (i == 0) details.add_layers();
-    details.mutable_layers(0)->add_hidden_rms(static_cast<float>(i));
+    if (i == 0) whole->add_layers();
+    whole->mutable_layers(0)->add_hidden_rms(static_cast<float>(i));
   }
-  auto record = std::make_shared<jobs::StepRecord>();
-  record->step = step;
-  record->scalars = scalars.SerializeAsString();
-  record->details = details.SerializeAsString();
-  *whole = scalars;
-  whole->MergeFrom(details);
-  return record;
+  return jobs::MakeRecord(*whole);
 }
 
-v1::StreamStatsResponse Parse(StatsFrame* frame) {
-  grpc::ByteBuffer buffer = frame->Finish();
+v1::StreamStatsResponse Parse(const grpc::ByteBuffer& buffer) {
   std::vector<grpc::Slice> slices;
   EXPECT_TRUE(buffer.Dump(&slices).ok());
   std::string bytes;
@@ -40,6 +33,8 @@ v1::StreamStatsResponse Parse(StatsFrame* frame) {
   EXPECT_TRUE(message.ParseFromString(bytes));
   return message;
 }
+
+v1::StreamStatsResponse Parse(StatsFrame* frame) { return Parse(frame->Finish()); }
 
 TEST(StatsFrameTest, IsTheWireFormOfTheMessage) {
   v1::StreamStatsResponse expected;
@@ -72,10 +67,10 @@ TEST(StatsFrameTest, ScalarsOnlyLeavesTheDetailsOut) {
   EXPECT_TRUE(MessageDifferencer::Equals(message.steps(0), whole));
 }
 
-TEST(StatsFrameTest, SharesLongPartsAndKeepsThemAlive) {
+TEST(StatsFrameTest, SharesLongRecordsAndKeepsThemAlive) {
   v1::StepStats whole;
   auto record = NewRecord(0, 5000, &whole);
-  const auto* const details = reinterpret_cast<const uint8_t*>(record->details.data());
+  const auto* const wire = reinterpret_cast<const uint8_t*>(record->wire.data());
   const std::weak_ptr<const jobs::StepRecord> alive = record;
   StatsFrame frame;
   frame.AddStep(record, false);
@@ -86,11 +81,31 @@ TEST(StatsFrameTest, SharesLongPartsAndKeepsThemAlive) {
     frame = StatsFrame();
     std::vector<grpc::Slice> slices;
     ASSERT_TRUE(buffer.Dump(&slices).ok());
-    EXPECT_EQ(slices.back().begin(), details);
+    ASSERT_EQ(slices.size(), 1u);
+    EXPECT_EQ(slices[0].begin(), wire);
     EXPECT_FALSE(alive.expired());
   }
 
   EXPECT_TRUE(alive.expired());
+}
+
+TEST(StatsFrameTest, SharesRecordsThatStandTogether) {
+  std::vector<std::shared_ptr<const jobs::StepRecord>> records;
+  v1::StreamStatsResponse expected;
+  for (int64_t step = 0; step < 100; ++step) {
+    records.push_back(NewRecord(step, 10, expected.add_steps()));
+  }
+  const jobs::StepBlock block(records);
+  StatsFrame frame;
+
+  for (const auto& record : block.Unpack()) frame.AddStep(record, false);
+
+  EXPECT_EQ(frame.bytes(), expected.ByteSizeLong());
+  const grpc::ByteBuffer buffer = frame.Finish();
+  std::vector<grpc::Slice> slices;
+  ASSERT_TRUE(buffer.Dump(&slices).ok());
+  EXPECT_EQ(slices.size(), 1u);
+  EXPECT_TRUE(MessageDifferencer::Equals(Parse(buffer), expected));
 }
 
 TEST(StatsFrameTest, EmptyFrameIsAnEmptyMessage) {

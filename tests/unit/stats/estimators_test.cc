@@ -2,7 +2,9 @@
 
 #include <algorithm>
 #include <cmath>
+#include <deque>
 #include <limits>
+#include <random>
 #include <vector>
 
 #include "gtest/gtest.h"
@@ -53,6 +55,42 @@ TEST(Window, ForgetsTheOldest) {
   EXPECT_EQ(window.size(), 3);
   EXPECT_EQ(window.Quantile(1.0), 3.0);
   EXPECT_EQ(window.Quantile(0.0), 1.0);
+}
+
+// The definition: sort, then interpolate.
+double SlowQuantile(std::vector<double> values, double q) {
+  std::sort(values.begin(), values.end());
+  const double position = q * static_cast<double>(values.size() - 1);
+  const auto below = static_cast<size_t>(position);
+  const double fraction = position - static_cast<double>(below);
+  if (fraction == 0.0) return values[below];
+  return values[below] + fraction * (values[below + 1] - values[below]);
+}
+
+TEST(Window, AgreesWithItsDefinitionByEveryBitWhateverComes) {
+  for (unsigned seed = 0; seed < 10; ++seed) {
+    SCOPED_TRACE(seed);
+    std::mt19937 random(seed);
+    std::normal_distribution<double> noise;
+    const int capacity = 1 + static_cast<int>(random() % 40);
+    Window window(capacity);
+    std::deque<double> kept;
+    for (int i = 0; i < 300; ++i) {
+      // Some values come often.
+      const double value = random() % 2 == 0 ? noise(random) : static_cast<double>(random() % 4);
+      window.Add(value);
+      kept.push_back(value);
+      if (static_cast<int>(kept.size()) > capacity) kept.pop_front();
+      const std::vector<double> values(kept.begin(), kept.end());
+      const double center = i % 3 == 0 ? window.Quantile(0.5) : 3.0 * noise(random);
+      std::vector<double> distances;
+      for (const double v : values) distances.push_back(std::abs(v - center));
+
+      ASSERT_EQ(window.Quantile(0.5), SlowQuantile(values, 0.5));
+      ASSERT_EQ(window.Quantile(0.83), SlowQuantile(values, 0.83));
+      ASSERT_EQ(window.MedianDistance(center), SlowQuantile(distances, 0.5));
+    }
+  }
 }
 
 TEST(LogMadWindow, ScoresAgainstThePastOnly) {

@@ -1,0 +1,116 @@
+#include "server/jobs/step_block.h"
+
+#include <cmath>
+#include <random>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "gtest/gtest.h"
+
+namespace gradwatch::jobs {
+namespace {
+
+using Records = StepBlock::Records;
+
+// Records as the engine makes them: noise in every number, details of changing length.
+Records RandomRecords(int64_t first, int count, unsigned seed) {
+  std::mt19937_64 random(seed);
+  std::uniform_real_distribution<double> number(0.5, 2.0);
+  Records records;
+  for (int i = 0; i < count; ++i) {
+    v1::StepStats stats;
+    stats.set_step(first + i);
+    stats.mutable_time()->set_nanos(static_cast<int>(random() % 1'000'000'000));
+    stats.set_loss(random() % 10 == 0 ? std::nan("") : number(random));
+    stats.set_norm_before(number(random));
+    if (random() % 3 > 0) stats.set_norm_after(number(random));
+    stats.set_clipped(random() % 2 == 0);
+    if (random() % 20 == 0) stats.mutable_evaluation()->set_loss(number(random));
+    stats.mutable_growth()->set_growth_factor(number(random));
+    for (int t = 0; t < 6; ++t) {
+      v1::TensorStats* tensor = stats.add_tensors();
+      tensor->set_norm(number(random));
+      for (int bin = 0; bin < 16; ++bin) {
+        tensor->add_log2_histogram(static_cast<uint32_t>(random() % 300));
+      }
+    }
+    records.push_back(MakeRecord(stats));
+  }
+  return records;
+}
+
+void ExpectSame(const StepRecord& a, const StepRecord& b) {
+  EXPECT_EQ(a.step, b.step);
+  EXPECT_EQ(a.wire, b.wire);
+  EXPECT_EQ(a.scalars, b.scalars);
+  EXPECT_EQ(a.details, b.details);
+  EXPECT_TRUE(a.loss == b.loss || (std::isnan(a.loss) && std::isnan(b.loss)));
+  EXPECT_EQ(a.norm_before, b.norm_before);
+  EXPECT_TRUE(a.norm_after == b.norm_after ||
+              (std::isnan(a.norm_after) && std::isnan(b.norm_after)));
+  EXPECT_EQ(a.growth_factor, b.growth_factor);
+  EXPECT_EQ(a.clipped, b.clipped);
+  EXPECT_EQ(a.skipped, b.skipped);
+  EXPECT_EQ(a.nonfinite, b.nonfinite);
+  EXPECT_EQ(a.evaluated, b.evaluated);
+}
+
+TEST(StepBlockTest, GivesBackEveryRecordAsItWas) {
+  for (const int count : {1, 2, 63, 256}) {
+    const Records records = RandomRecords(1000, count, static_cast<unsigned>(count));
+
+    const StepBlock block(records);
+    const Records unpacked = block.Unpack();
+
+    EXPECT_EQ(block.first_step(), 1000);
+    EXPECT_EQ(block.last_step(), 1000 + count - 1);
+    ASSERT_EQ(unpacked.size(), records.size());
+    for (size_t i = 0; i < records.size(); ++i) ExpectSame(*unpacked[i], *records[i]);
+  }
+}
+
+TEST(StepBlockTest, IsSmallerThanItsRecords) {
+  const Records records = RandomRecords(0, 256, 1);
+  int64_t bytes = 0;
+  for (const auto& record : records) bytes += record->bytes();
+
+  // Although nearly all of it is noise.
+  EXPECT_LT(StepBlock(records).bytes(), bytes * 6 / 10);
+}
+
+TEST(StepBlockTest, ReadersShareWhatIsUnpackedAsLongAsOneHoldsIt) {
+  const StepBlock block(RandomRecords(0, 20, 2));
+
+  Records first = block.Unpack();
+  const std::weak_ptr<const StepRecord> held = first[3];
+  EXPECT_EQ(block.Unpack()[3], first[3]);
+  first.clear();
+
+  EXPECT_TRUE(held.expired());
+  EXPECT_EQ(block.Unpack()[3]->step, 3);
+}
+
+TEST(StepBlockTest, WiresStandOneBehindTheOther) {
+  const Records unpacked = StepBlock(RandomRecords(0, 50, 3)).Unpack();
+
+  for (size_t i = 1; i < unpacked.size(); ++i) {
+    const absl::string_view before = unpacked[i - 1]->wire;
+    EXPECT_EQ(unpacked[i]->wire.data(), before.data() + before.size());
+  }
+}
+
+TEST(StepBlockTest, ManyThreadsMayUnpackAtOnce) {
+  const Records records = RandomRecords(0, 100, 4);
+  const StepBlock block(records);
+  std::vector<std::thread> threads;
+  for (int t = 0; t < 3; ++t) {
+    threads.emplace_back([&block, &records] {
+      for (int i = 0; i < 50; ++i) ASSERT_EQ(block.Unpack()[50]->wire, records[50]->wire);
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+}
+
+}  // namespace
+}  // namespace gradwatch::jobs

@@ -1,0 +1,146 @@
+#include "server/jobs/step_record.h"
+
+#include <cmath>
+#include <limits>
+#include <string>
+
+#include "absl/strings/str_cat.h"
+#include "gtest/gtest.h"
+
+namespace gradwatch::jobs {
+namespace {
+
+v1::StepStats StatsOf(int64_t step) {
+  v1::StepStats stats;
+  stats.set_step(step);
+  stats.set_loss(1.0 + static_cast<double>(step));
+  stats.set_norm_before(10.0 + static_cast<double>(step));
+  return stats;
+}
+
+TEST(StepRecordTest, ScalarsAndDetailsTogetherMakeTheWholeRecord) {
+  v1::StepStats stats = StatsOf(7);
+  stats.add_tensors()->set_norm(2.0);
+  stats.add_tensors()->set_norm(3.0);
+  stats.add_layers()->add_hidden_rms(0.5f);
+  stats.mutable_growth()->set_growth_factor(0.9);
+  stats.mutable_evaluation()->set_loss(0.25);
+
+  const auto record = MakeRecord(stats);
+
+  v1::StepStats scalars, whole;
+  ASSERT_TRUE(ParseScalars(*record, &scalars));
+  ASSERT_TRUE(whole.ParseFromString(absl::StrCat(record->scalars, record->details)));
+  EXPECT_EQ(whole.SerializeAsString(), stats.SerializeAsString());
+  EXPECT_EQ(scalars.tensors_size(), 0);
+  EXPECT_EQ(scalars.layers_size(), 0);
+  EXPECT_EQ(scalars.growth().growth_factor(), 0.9);
+  EXPECT_EQ(scalars.evaluation().loss(), 0.25);
+  EXPECT_TRUE(record->evaluated);
+  EXPECT_EQ(record->growth_factor, 0.9);
+  EXPECT_TRUE(std::isnan(record->norm_after));
+  EXPECT_FALSE(record->nonfinite);
+  v1::StreamStatsResponse response;
+  ASSERT_TRUE(response.ParseFromString(std::string(record->wire)));
+  ASSERT_EQ(response.steps_size(), 1);
+  EXPECT_EQ(response.steps(0).SerializeAsString(), stats.SerializeAsString());
+}
+
+TEST(StepRecordTest, KnowsThatAStepWasNotFinite) {
+  v1::StepStats bad_loss = StatsOf(0);
+  bad_loss.set_loss(std::numeric_limits<double>::quiet_NaN());
+  v1::StepStats bad_update = StatsOf(0);
+  bad_update.mutable_nonfinite_origin()->set_tensor("update/rnn.weight_hh_l0");
+
+  EXPECT_TRUE(MakeRecord(bad_loss)->nonfinite);
+  EXPECT_TRUE(MakeRecord(bad_update)->nonfinite);
+}
+
+TEST(StepRecordTest, KeepsWhatFoldingNeeds) {
+  v1::StepStats stats = StatsOf(0);
+  stats.set_norm_after(0.0);
+  stats.mutable_growth()->set_horizon(3.0);
+  stats.set_clipped(true);
+  stats.set_skipped(true);
+  stats.set_nonfinite_count(2);
+
+  const auto record = MakeRecord(stats);
+
+  EXPECT_EQ(record->step, 0);
+  EXPECT_EQ(record->loss, 1.0);
+  EXPECT_EQ(record->norm_before, 10.0);
+  EXPECT_EQ(record->norm_after, 0.0);
+  EXPECT_EQ(record->growth_factor, 0.0);
+  EXPECT_TRUE(record->clipped);
+  EXPECT_TRUE(record->skipped);
+  EXPECT_TRUE(record->nonfinite);
+  EXPECT_FALSE(record->evaluated);
+  EXPECT_TRUE(record->details.empty());
+}
+
+TEST(StepRecordTest, AViewOfItsWireSaysTheSame) {
+  v1::StepStats stats = StatsOf(41);
+  for (int i = 0; i < 300; ++i) stats.add_tensors()->set_norm(i);
+  stats.mutable_growth()->set_growth_factor(0.9);
+  stats.mutable_growth()->add_layer_growth_factors(0.8);
+  stats.mutable_nonfinite_origin()->set_tensor("loss");
+  stats.mutable_evaluation()->set_loss(0.25);
+  const auto record = MakeRecord(stats);
+
+  StepRecord view;
+  ViewRecord(record->wire, &view);
+
+  EXPECT_EQ(view.step, record->step);
+  EXPECT_EQ(view.scalars, record->scalars);
+  EXPECT_EQ(view.details, record->details);
+  EXPECT_EQ(view.loss, record->loss);
+  EXPECT_EQ(view.norm_before, record->norm_before);
+  EXPECT_TRUE(std::isnan(view.norm_after));
+  EXPECT_EQ(view.growth_factor, record->growth_factor);
+  EXPECT_EQ(view.nonfinite, record->nonfinite);
+  EXPECT_EQ(view.evaluated, record->evaluated);
+}
+
+TEST(FoldTest, KeepsExtremesCountsAndMeanOfFiniteValues) {
+  v1::FoldedStats folded;
+  for (const double loss : {3.0, 1.0, 2.0}) {
+    v1::StepStats stats = StatsOf(static_cast<int64_t>(10 - loss));
+    stats.set_loss(loss);
+    stats.set_clipped(loss > 1.5);
+    Fold(*MakeRecord(stats), &folded);
+  }
+  v1::StepStats bad = StatsOf(9);
+  bad.set_loss(std::numeric_limits<double>::infinity());
+  bad.set_skipped(true);
+  Fold(*MakeRecord(bad), &folded);
+
+  EXPECT_EQ(folded.count(), 4);
+  EXPECT_EQ(folded.first_step(), 7);
+  EXPECT_EQ(folded.last_step(), 9);
+  EXPECT_EQ(folded.loss().minimum(), 1.0);
+  EXPECT_EQ(folded.loss().maximum(), 3.0);
+  EXPECT_DOUBLE_EQ(folded.loss().mean(), 2.0);
+  EXPECT_EQ(folded.loss().last(), 2.0);
+  EXPECT_EQ(folded.loss().count(), 3);
+  EXPECT_EQ(folded.norm_before().count(), 4);
+  EXPECT_EQ(folded.norm_after().count(), 0);
+  EXPECT_EQ(folded.clipped_steps(), 2);
+  EXPECT_EQ(folded.skipped_steps(), 1);
+  EXPECT_EQ(folded.nonfinite_steps(), 1);
+}
+
+TEST(FoldTest, MeanOfHugeValuesDoesNotOverflow) {
+  constexpr double kHuge = std::numeric_limits<double>::max();
+  v1::FoldedStats folded;
+  for (int64_t step = 0; step < 4; ++step) {
+    v1::StepStats stats = StatsOf(step);
+    stats.set_loss(kHuge);
+    Fold(*MakeRecord(stats), &folded);
+  }
+
+  // Each fold rounds twice: 8 roundings of half an epsilon each.
+  EXPECT_NEAR(folded.loss().mean() / kHuge, 1.0, 8 * std::numeric_limits<double>::epsilon());
+}
+
+}  // namespace
+}  // namespace gradwatch::jobs
