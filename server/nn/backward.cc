@@ -14,8 +14,8 @@ void Network<S>::Impl::RunBackward(int member) {
     Barrier();
     BackwardThroughTime(member, *layer);
     Barrier();
-    RecurrentGradient(member, *layer);
-    InputGradient(member, *layer);
+    WeightGradients(member, *layer);
+    if (ReadsTokens(*layer)) TokenGradient(member, *layer);
     Barrier();
     BiasGradient(member, *layer);
   }
@@ -33,9 +33,10 @@ void Network<S>::Impl::BackwardReadout(int member) {
   const int64_t outputs = config_.outputs;
   const S* gradient = output_gradient_.data();
   PackTransposed(member, ReadoutBackPack(), weights_.data() + readout_weight_, hidden_);
-  AddOuterProduct(Part(member, outputs, internal::kTileRows), Readouts(), hidden_, gradient,
-                  outputs, ReadoutInput(), hidden_, gradients_.data() + readout_weight_, hidden_,
-                  gradients_.data() + readout_bias_, Workspace(member));
+  const OuterTerm<S> term = {hidden_, ReadoutInput(), hidden_,
+                             gradients_.data() + readout_weight_, hidden_};
+  AddOuterProducts<S>(Part(member, outputs, internal::kTileRows), Readouts(), gradient, outputs,
+                      {&term, 1}, gradients_.data() + readout_bias_, Workspace(member));
   Barrier();
   const Range part = Part(member, Readouts());
   ReadoutBackPack().Multiply({0, hidden_}, part.size(), gradient + part.begin * outputs, outputs,
@@ -174,21 +175,34 @@ void Network<S>::Impl::BackwardThroughTime(int member, Layer& layer) {
   }
 }
 
+// The gradients of both weight matrices, and of the recurrent bias.
 template <typename S>
-void Network<S>::Impl::RecurrentGradient(int member, const Layer& layer) {
-  S* gradient = gradients_.data() + layer.recurrent_weight;
+void Network<S>::Impl::WeightGradients(int member, const Layer& layer) {
+  S* recurrent = gradients_.data() + layer.recurrent_weight;
   S* bias = gradients_.data() + layer.recurrent_bias;
+  S* input = gradients_.data() + layer.input_weight;
+  const int64_t width = layer.input_width;
   const int64_t gates = SummedGates();
-  const Range part = Part(member, gates, internal::kTileRows);
+  const auto part = [&](int64_t rows) { return Part(member, rows, internal::kTileRows); };
   for (const BatchLayout::Run& run : layout_.runs()) {
+    const S* gate_gradients = layer.gates.data() + run.position * gate_rows_;
     const S* before = layer.h.data() + run.before * hidden_;
-    AddOuterProduct(part, run.count, hidden_, layer.gates.data() + run.position * gate_rows_,
-                    gate_rows_, before, hidden_, gradient, hidden_, bias, Workspace(member));
-    if (Gru()) {
-      AddOuterProduct(Part(member, hidden_, internal::kTileRows), run.count, hidden_,
-                      layer.candidates.data() + run.position * hidden_, hidden_, before, hidden_,
-                      gradient + gates * hidden_, hidden_, bias + gates, Workspace(member));
-    }
+    // Tokens have a way of their own.
+    const S* x = ReadsTokens(layer) ? nullptr : InputOf(layer) + run.position * width;
+    const OuterTerm<S> terms[] = {{hidden_, before, hidden_, recurrent, hidden_},
+                                  {width, x, width, input, width}};
+    const absl::Span<const OuterTerm<S>> both(terms, x == nullptr ? 1 : 2);
+    AddOuterProducts(part(gates), run.count, gate_gradients, gate_rows_, both, bias,
+                     Workspace(member));
+    if (!Gru()) continue;
+    const OuterTerm<S> to_candidate = {hidden_, before, hidden_, recurrent + gates * hidden_,
+                                       hidden_};
+    AddOuterProducts<S>(part(hidden_), run.count, layer.candidates.data() + run.position * hidden_,
+                        hidden_, {&to_candidate, 1}, bias + gates, Workspace(member));
+    if (x == nullptr) continue;
+    const OuterTerm<S> from_input = {width, x, width, input + gates * width, width};
+    AddOuterProducts<S>(part(hidden_), run.count, gate_gradients + gates, gate_rows_,
+                        {&from_input, 1}, nullptr, Workspace(member));
   }
 }
 
@@ -229,8 +243,9 @@ void Network<S>::Impl::TokenGradient(int member, const Layer& layer) {
     }
     return;
   }
-  AddOuterProduct(part, slots, width, token_gradient_.data(), gate_rows_, token_vectors_.data(),
-                  width, weight_gradient, width, static_cast<S*>(nullptr), Workspace(member));
+  const OuterTerm<S> term = {width, token_vectors_.data(), width, weight_gradient, width};
+  AddOuterProducts<S>(part, slots, token_gradient_.data(), gate_rows_, {&term, 1}, nullptr,
+                      Workspace(member));
   Barrier();
   const Range rows = Part(member, slots);
   InputBackPack(layer).Multiply({0, width}, rows.size(),
@@ -241,16 +256,6 @@ void Network<S>::Impl::TokenGradient(int member, const Layer& layer) {
     std::copy_n(vector_gradient_.data() + slot * width, width,
                 gradients_.data() + embedding_ + tokens[static_cast<size_t>(slot)] * width);
   }
-}
-
-template <typename S>
-void Network<S>::Impl::InputGradient(int member, const Layer& layer) {
-  if (ReadsTokens(layer)) return TokenGradient(member, layer);
-  const int64_t width = layer.input_width;
-  AddOuterProduct(Part(member, gate_rows_, internal::kTileRows), layout_.positions(), width,
-                  layer.gates.data(), gate_rows_, InputOf(layer), width,
-                  gradients_.data() + layer.input_weight, width, static_cast<S*>(nullptr),
-                  Workspace(member));
 }
 
 template void Network<float>::Impl::RunBackward(int);

@@ -39,6 +39,7 @@ struct TileWork {
   S* c;
   int64_t ldc;
   int64_t columns;        // Of c, at most panels * kPanel.
+  const S* ahead;         // What is worth fetching meanwhile, as much as one panel.
   Into into;
   const S* start;         // With kOverwrite: [columns], or null for zeros.
 };
@@ -58,7 +59,13 @@ void Tile(const TileWork<S, kPackedLeft>& work) {
   const S* b = work.b;
   const int64_t lda = work.lda;
   const int64_t panel_stride = work.panel_stride;
+  const S* ahead = work.ahead;
   for (int64_t k = 0; k < work.depth; ++k) {
+    if constexpr (!kPackedLeft && kPanels == 1) {
+      __builtin_prefetch(ahead);
+      if constexpr (kPanel<S> * sizeof(S) > 64) __builtin_prefetch(ahead + kVectorSize<S>);
+      ahead += kPanel<S>;
+    }
     V right[kVectors];
 #pragma GCC unroll 16
     for (int v = 0; v < kVectors; ++v) {
@@ -144,6 +151,8 @@ void MultiplyBlock(TileWork<S, kPackedLeft> work, int64_t rows, int64_t columns)
                                        : TileBegin(rows, tile + 1, tiles);
       work.a = a + (kPackedLeft ? tile * kTileRows * work.depth : first * work.lda);
       work.c = c + first * work.ldc + j;
+      // The first tile fetches the next panel for all; for the others there is nothing to do.
+      work.ahead = work.b + (tile == 0 ? work.panel_stride : 0);
       const auto height = static_cast<size_t>(last - first - 1);
       if (one || wide == 1) {
         kTiles<S, kPackedLeft, true>[height](work);
@@ -268,21 +277,30 @@ void PackedMatrix<S>::Multiply(Range outputs, int64_t rows, const S* x, int64_t 
 
 namespace {
 
-// Packs `count` columns of g [depth, …] in tiles of [depth, kTileRows], the last filled up with zeros.
+// Packs `count` columns of g [depth, …] in tiles of [depth, kTileRows], the last filled up with
+// zeros, and adds their sums to `sums` unless it is null. Row by row: g's rows are far apart.
 template <typename S>
-void PackLeft(const S* g, int64_t ldg, int64_t depth, int64_t count, S* to) {
-  for (int64_t i = 0; i < count; i += kTileRows, to += depth * kTileRows) {
-    const int64_t width = std::min(kTileRows, count - i);
-    for (int64_t k = 0; k < depth; ++k) {
-      const S* const from = g + k * ldg + i;
-      S* const row = to + k * kTileRows;
-      if (width == kTileRows) {
-        std::memcpy(row, from, kTileRows * sizeof(S));
-      } else {
-        std::copy_n(from, width, row);
-        std::fill(row + width, row + kTileRows, S(0));
-      }
+void PackLeft(const S* g, int64_t ldg, int64_t depth, int64_t count, S* to, S* sums) {
+  constexpr int64_t kLeftMax = kLeftTiles * kTileRows;
+  const int64_t whole = count / kTileRows;
+  const int64_t rest = count - whole * kTileRows;
+  S part[kLeftMax] = {};
+  for (int64_t k = 0; k < depth; ++k) {
+    const S* const from = g + k * ldg;
+    S* tile = to + k * kTileRows;
+    for (int64_t i = 0; i < whole; ++i, tile += depth * kTileRows) {
+      std::memcpy(tile, from + i * kTileRows, kTileRows * sizeof(S));
     }
+    if (rest > 0) {
+      std::copy_n(from + whole * kTileRows, rest, tile);
+      std::fill(tile + rest, tile + kTileRows, S(0));
+    }
+    if (sums != nullptr) {
+      for (int64_t i = 0; i < count; ++i) part[i] += from[i];
+    }
+  }
+  if (sums != nullptr) {
+    for (int64_t i = 0; i < count; ++i) sums[i] += part[i];
   }
 }
 
@@ -315,49 +333,100 @@ void AddColumnSums(int64_t rows, int64_t n, const S* g, int64_t ldg, S* sums) {
   }
 }
 
+namespace {
+
+// c += left^T * right for one block of the depth: `left` packed in tiles, columns [j, j + columns)
+// of the term's x packed in panels.
 template <typename S>
-void AddOuterProduct(Range m, int64_t rows, int64_t k, const S* g, int64_t ldg, const S* x,
-                     int64_t ldx, S* c, int64_t ldc, S* sums, S* workspace) {
+void AddPackedProduct(const S* left, int64_t count, const S* right, int64_t depth,
+                      const OuterTerm<S>& term, int64_t row, int64_t j, int64_t columns) {
+  TileWork<S, true> work;
+  work.depth = depth;
+  work.a = left;
+  work.lda = 0;
+  work.b = right;
+  work.panel_stride = depth * kPanel<S>;
+  work.c = term.c + row * term.ldc + j;
+  work.ldc = term.ldc;
+  work.into = Into::kAdd;
+  work.start = nullptr;
+  MultiplyBlock<S, true>(work, count, columns);
+}
+
+// Terms one after the other have at most kColumnsMax columns at a time: the pieces of all of them.
+struct Piece {
+  size_t term;
+  int64_t column;
+  int64_t columns;
+};
+
+// Calls body(pieces) for groups of pieces with at most kColumnsMax columns together.
+template <typename S, typename Body>
+void ForPieces(absl::Span<const OuterTerm<S>> terms, Body&& body) {
+  constexpr size_t kPiecesMax = 4;
+  Piece pieces[kPiecesMax];
+  size_t count = 0;
+  int64_t room = kColumnsMax;
+  const auto flush = [&] {
+    if (count > 0) body(absl::Span<const Piece>(pieces, count));
+    count = 0;
+    room = kColumnsMax;
+  };
+  for (size_t term = 0; term < terms.size(); ++term) {
+    for (int64_t j = 0; j < terms[term].k; j += kColumnsMax) {
+      const int64_t columns = std::min(kColumnsMax, terms[term].k - j);
+      const int64_t padded = PanelsFor(columns, kPanel<S>) * kPanel<S>;
+      // A narrow piece rides along with a full one: the workspace has room for a panel more.
+      if (count == kPiecesMax || (padded > room && padded > room + kPanel<S>)) flush();
+      pieces[count++] = {term, j, columns};
+      room -= padded;
+    }
+  }
+  flush();
+}
+
+}  // namespace
+
+template <typename S>
+void AddOuterProducts(Range m, int64_t rows, const S* g, int64_t ldg,
+                      absl::Span<const OuterTerm<S>> terms, S* sums, S* workspace) {
   if (m.empty()) return;
   constexpr int64_t kLeftMax = kLeftTiles * kTileRows;
   S* const left = workspace;
   S* const right = workspace + kLeftMax * kDepthMax;
   const int64_t depth_block = DepthBlock(rows);
-  for (int64_t j = 0; j < k; j += kColumnsMax) {
-    const int64_t columns = std::min(kColumnsMax, k - j);
+  ForPieces(terms, [&](absl::Span<const Piece> pieces) {
     for (int64_t d = 0; d < rows; d += depth_block) {
       const int64_t depth = std::min(depth_block, rows - d);
-      for (int64_t p = 0; p < columns; p += kPanel<S>) {
-        CopyPanel(x + d * ldx + j + p, ldx, std::min(kPanel<S>, columns - p), depth,
-                  right + p * depth);
+      S* panel = right;
+      for (const Piece& piece : pieces) {
+        const OuterTerm<S>& term = terms[piece.term];
+        for (int64_t p = 0; p < piece.columns; p += kPanel<S>, panel += kPanel<S> * depth) {
+          CopyPanel(term.x + d * term.ldx + piece.column + p, term.ldx,
+                    std::min(kPanel<S>, piece.columns - p), depth, panel);
+        }
       }
       for (int64_t i = m.begin; i < m.end; i += kLeftMax) {
         const int64_t count = std::min(kLeftMax, m.end - i);
-        // The block comes into the cache for both.
-        if (sums != nullptr && j == 0) AddColumnSums(depth, count, g + d * ldg + i, ldg, sums + i);
-        PackLeft(g + d * ldg + i, ldg, depth, count, left);
-        TileWork<S, true> work;
-        work.depth = depth;
-        work.a = left;
-        work.lda = 0;
-        work.b = right;
-        work.panel_stride = depth * kPanel<S>;
-        work.c = c + i * ldc + j;
-        work.ldc = ldc;
-        work.into = Into::kAdd;
-        work.start = nullptr;
-        MultiplyBlock<S, true>(work, count, columns);
+        PackLeft(g + d * ldg + i, ldg, depth, count, left, sums == nullptr ? nullptr : sums + i);
+        const S* packed = right;
+        for (const Piece& piece : pieces) {
+          AddPackedProduct(left, count, packed, depth, terms[piece.term], i, piece.column,
+                           piece.columns);
+          packed += PanelsFor(piece.columns, kPanel<S>) * kPanel<S> * depth;
+        }
       }
     }
-  }
+    sums = nullptr;  // They came with the first pieces.
+  });
 }
 
 template class PackedMatrix<float>;
 template class PackedMatrix<double>;
-template void AddOuterProduct(Range, int64_t, int64_t, const float*, int64_t, const float*, int64_t,
-                              float*, int64_t, float*, float*);
-template void AddOuterProduct(Range, int64_t, int64_t, const double*, int64_t, const double*,
-                              int64_t, double*, int64_t, double*, double*);
+template void AddOuterProducts(Range, int64_t, const float*, int64_t,
+                               absl::Span<const OuterTerm<float>>, float*, float*);
+template void AddOuterProducts(Range, int64_t, const double*, int64_t,
+                               absl::Span<const OuterTerm<double>>, double*, double*);
 template void AddColumnSums(int64_t, int64_t, const float*, int64_t, float*);
 template void AddColumnSums(int64_t, int64_t, const double*, int64_t, double*);
 

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 
+#include "absl/types/span.h"
 #include "server/base/range.h"
 #include "server/nn/buffer.h"
 #include "server/base/vector.h"
@@ -56,16 +57,26 @@ class PackedMatrix {
   int64_t depth_;
 };
 
-// Entries of the work memory of AddOuterProduct, one for each thread, from a 64-byte boundary on.
+// Entries of the work memory of AddOuterProducts, one for each thread, from a 64-byte boundary on.
 template <typename S>
 constexpr int64_t OuterProductWorkspace();
 
-// c [m, k] += g [rows, m]^T * x [rows, k], a weight gradient summed over rows, for a range of the m
-// rows of c. `sums` [m], when not null, gets the sums of g over its rows added for the same range: a
-// bias gradient.
+// One right operand of an outer product, x [rows, k], and where its product goes, c [m, k].
 template <typename S>
-void AddOuterProduct(Range m, int64_t rows, int64_t k, const S* g, int64_t ldg, const S* x,
-                     int64_t ldx, S* c, int64_t ldc, S* sums, S* workspace);
+struct OuterTerm {
+  int64_t k = 0;
+  const S* x = nullptr;
+  int64_t ldx = 0;
+  S* c = nullptr;
+  int64_t ldc = 0;
+};
+
+// c [m, k] += g [rows, m]^T * x [rows, k] for every term: weight gradients, summed over rows, for a
+// range of the m rows of c. `sums` [m], when not null, gets the sums of g over its rows added for
+// the same range: a bias gradient.
+template <typename S>
+void AddOuterProducts(Range m, int64_t rows, const S* g, int64_t ldg,
+                      absl::Span<const OuterTerm<S>> terms, S* sums, S* workspace);
 
 // sums [n] += the sums over the rows of g [rows, n].
 template <typename S>
@@ -91,10 +102,10 @@ constexpr int64_t OuterProductWorkspace() {
 
 extern template class PackedMatrix<float>;
 extern template class PackedMatrix<double>;
-extern template void AddOuterProduct(Range, int64_t, int64_t, const float*, int64_t, const float*,
-                                     int64_t, float*, int64_t, float*, float*);
-extern template void AddOuterProduct(Range, int64_t, int64_t, const double*, int64_t, const double*,
-                                     int64_t, double*, int64_t, double*, double*);
+extern template void AddOuterProducts(Range, int64_t, const float*, int64_t,
+                                      absl::Span<const OuterTerm<float>>, float*, float*);
+extern template void AddOuterProducts(Range, int64_t, const double*, int64_t,
+                                      absl::Span<const OuterTerm<double>>, double*, double*);
 extern template void AddColumnSums(int64_t, int64_t, const float*, int64_t, float*);
 extern template void AddColumnSums(int64_t, int64_t, const double*, int64_t, double*);
 

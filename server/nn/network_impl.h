@@ -199,10 +199,9 @@ class Network<S>::Impl {
   void CarryBack(const CellStep<S>& step, S* delta_h);
   void BackToInput(Layer& layer, int64_t t, const Share& share);
   void BackwardThroughTime(int member, Layer& layer);
-  void RecurrentGradient(int member, const Layer& layer);
+  void WeightGradients(int member, const Layer& layer);
   void BiasGradient(int member, const Layer& layer);
   void TokenGradient(int member, const Layer& layer);
-  void InputGradient(int member, const Layer& layer);
 
   // --- The search for the first NaN.
   std::optional<NonFinite> NonFiniteInput() const;

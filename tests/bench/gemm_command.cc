@@ -8,8 +8,8 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "server/nn/engine_level.h"
 #include "tests/bench/commands.h"
-#include "tests/bench/engine.h"
 
 namespace gradwatch::bench {
 
@@ -24,7 +24,7 @@ std::filesystem::path ProgramFolder() { return GRADWATCH_BENCH_FOLDER; }
 // level; it lies beside this one.
 int RunGemm(absl::Span<const std::string> args) {
   const std::filesystem::path folder = ProgramFolder();
-  const std::string program = folder / absl::StrCat("gradwatch_bench_gemm-", EngineLevel());
+  const std::string program = folder / absl::StrCat("gradwatch_bench_gemm-", nn::EngineLevel());
   std::vector<std::string> words = {program};
   words.insert(words.end(), args.begin(), args.end());
   std::vector<char*> argv;

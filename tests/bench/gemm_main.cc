@@ -15,7 +15,7 @@
 #include "server/base/philox.h"
 #include "server/nn/buffer.h"
 #include "server/nn/gemm.h"
-#include "tests/bench/engine.h"
+#include "server/nn/engine_level.h"
 #include "tests/bench/flags.h"
 #include "tests/bench/machine_peak.h"
 #include "tests/bench/shapes.h"
@@ -91,27 +91,32 @@ std::pair<double, double> RatesOf(const Product& product, double seconds) {
   const double flop = 2.0 * static_cast<double>(product.rows * product.columns) *
                       static_cast<double>(product.depth);
   Matrix c = Matrix::Zero(product.rows, product.columns);
-  nn::GemmWorkspace<float> workspace;
   if (product.name == "weights") {
     const Matrix g = RandomMatrix(product.depth, product.rows, 1);
     const Matrix x = RandomMatrix(product.depth, product.columns, 2);
+    nn::Buffer<float> workspace(nn::OuterProductWorkspace<float>());
     return BestRates(
         flop, seconds,
         [&] {
-          nn::AddOuterProduct(product.depth, product.rows, product.columns, g.data(), product.rows,
-                              x.data(), product.columns, c.data(), product.columns, workspace);
+          const nn::OuterTerm<float> term = {product.columns, x.data(), product.columns, c.data(),
+                                             product.columns};
+          nn::AddOuterProducts<float>({0, product.rows}, product.depth, g.data(), product.rows,
+                                      {&term, 1}, nullptr, workspace.data());
         },
         [&] { c.noalias() += g.transpose() * x; });
   }
   const Matrix a = RandomMatrix(product.rows, product.depth, 1);
   const Matrix b = RandomMatrix(product.depth, product.columns, 2);
-  nn::PackedMatrix<float> packed(nn::PackedMatrix<float>::Size(product.columns, product.depth));
-  packed.PackTransposed(b.data(), product.columns, product.columns, product.depth);
+  using Packed = nn::PackedMatrix<float>;
+  nn::Buffer<float> memory(Packed::Size(product.columns, product.depth));
+  const Packed packed(memory.data(), product.columns, product.depth);
+  const Range all = {0, product.columns};
+  packed.PackTransposed(b.data(), product.columns, all);
   return BestRates(
       flop, seconds,
       [&] {
-        packed.AddProduct(product.rows, a.data(), product.depth, c.data(), product.columns,
-                          workspace);
+        packed.Multiply(all, product.rows, a.data(), product.depth, nn::Into::kAdd, nullptr,
+                        c.data(), product.columns);
       },
       [&] { c.noalias() += a * b; });
 }
@@ -148,7 +153,7 @@ void Print(const Product& product, const std::pair<double, double>& rates, doubl
     const nlohmann::ordered_json line = {
         {"shape", product.shape},     {"product", product.name},   {"rows", product.rows},
         {"columns", product.columns}, {"depth", product.depth},    {"gflops", ours},
-        {"eigen_gflops", eigen},      {"peak_gflops", peak / 1e9}, {"engine", EngineLevel()}};
+        {"eigen_gflops", eigen},      {"peak_gflops", peak / 1e9}, {"engine", nn::EngineLevel()}};
     std::printf("%s\n", line.dump().c_str());
   } else {
     std::printf(
@@ -191,7 +196,7 @@ int Run(absl::Span<const std::string> args) {
   }
   const double peak = PeakOf();
   if (!flags.json) {
-    std::printf("engine %s, multiply-add peak %.1f GFLOP/s, 1 thread\n", EngineLevel(), peak / 1e9);
+    std::printf("engine %s, multiply-add peak %.1f GFLOP/s, 1 thread\n", nn::EngineLevel(), peak / 1e9);
   }
   for (const Product& product : *products) {
     Print(product, RatesOf(product, flags.seconds), peak, flags.json);

@@ -1,7 +1,9 @@
 #include "server/nn/gemm.h"
 
 #include <algorithm>
+#include <array>
 #include <limits>
+#include <utility>
 #include <vector>
 
 #include "gmock/gmock.h"
@@ -204,8 +206,9 @@ TYPED_TEST(Gemm, AddsTheOuterProductAndTheColumnSumsOverRows) {
     std::vector<S> sums(static_cast<size_t>(m), S(1));
 
     for (int part = 0; part < 2; ++part) {
-      AddOuterProduct<S>(PartOf(m, part, 2), depth, k, g.data(), ldg, x.data(), ldx, c.data(), k,
-                         sums.data(), workspace.data());
+      const OuterTerm<S> term = {k, x.data(), ldx, c.data(), k};
+      AddOuterProducts<S>(PartOf(m, part, 2), depth, g.data(), ldg, {&term, 1}, sums.data(),
+                          workspace.data());
     }
 
     for (int64_t i = 0; i < m; ++i) {
@@ -224,6 +227,36 @@ TYPED_TEST(Gemm, AddsTheOuterProductAndTheColumnSumsOverRows) {
   }
 }
 
+// Widths that fill the packing memory, ride along in it or need it twice.
+TYPED_TEST(Gemm, GivesTheSameBitsForSeveralTermsAsForEachAlone) {
+  using S = TypeParam;
+  constexpr int64_t kRows = 300;
+  constexpr int64_t kOutputs = 21;
+  Buffer<S> workspace(OuterProductWorkspace<S>());
+  const std::vector<S> g = Random<S>(kRows * kOutputs, 1);
+  for (const auto& [one, two] : {std::pair{256, 2}, {256, 64}, {300, 300}, {5, 7}, {1, 256},
+                                 {224, kPanel<S>}, {600, 1}, {256, kPanel<S> + 1}}) {
+    const std::vector<S> x1 = Random<S>(kRows * one, 2);
+    const std::vector<S> x2 = Random<S>(kRows * two, 3);
+    std::vector<S> together(static_cast<size_t>(kOutputs * (one + two)));
+    std::vector<S> alone = together;
+    const auto terms = [&](std::vector<S>& c) {
+      return std::array<OuterTerm<S>, 2>{
+          {{one, x1.data(), one, c.data(), one},
+           {two, x2.data(), two, c.data() + kOutputs * one, two}}};
+    };
+
+    AddOuterProducts<S>({0, kOutputs}, kRows, g.data(), kOutputs, terms(together), nullptr,
+                        workspace.data());
+    for (const OuterTerm<S>& term : terms(alone)) {
+      AddOuterProducts<S>({0, kOutputs}, kRows, g.data(), kOutputs, {&term, 1}, nullptr,
+                          workspace.data());
+    }
+
+    EXPECT_EQ(together, alone) << one << ", " << two;
+  }
+}
+
 TYPED_TEST(Gemm, GivesTheSameBitsForAnyPartOfAnOuterProduct) {
   using S = TypeParam;
   constexpr int64_t kRows = 700;
@@ -235,8 +268,9 @@ TYPED_TEST(Gemm, GivesTheSameBitsForAnyPartOfAnOuterProduct) {
   const auto product = [&](int parts) {
     std::vector<S> c(kOutputs * kWidth + kOutputs);
     for (int part = 0; part < parts; ++part) {
-      AddOuterProduct<S>(PartOf(kOutputs, part, parts), kRows, kWidth, g.data(), kOutputs, x.data(),
-                         kWidth, c.data(), kWidth, c.data() + kOutputs * kWidth, workspace.data());
+      const OuterTerm<S> term = {kWidth, x.data(), kWidth, c.data(), kWidth};
+      AddOuterProducts<S>(PartOf(kOutputs, part, parts), kRows, g.data(), kOutputs, {&term, 1},
+                          c.data() + kOutputs * kWidth, workspace.data());
     }
     return c;
   };
