@@ -420,27 +420,49 @@ absl::Status TrainerOf<S>::Load(const v1::Checkpoint& checkpoint) {
   return absl::OkStatus();
 }
 
+int64_t MemoryBytesOf(const v1::Job& job, const data::TaskShape& shape) {
+  const nn::NetworkConfig config = NetworkConfigOf(job, shape);
+  if (config.layers < 1 || config.hidden < 1) return 0;
+  if (config.layers > nn::kLayersMax) return std::numeric_limits<int64_t>::max();
+  const int64_t scalar = job.training().precision() == v1::Training::PRECISION_FLOAT64 ? 8 : 4;
+  const int64_t optimizer = nn::SaturatingMultiply(nn::ParameterCountOf(config),
+                                                   scalar * OptimizerVectorsOf(job.optimizer()));
+  const int64_t state_vectors = (config.cell == nn::Cell::kLstm ? 2 : 1) * config.layers;
+  const int64_t state_aside = nn::SaturatingMultiply(
+      nn::SaturatingMultiply(shape.rows_max, config.hidden), scalar * state_vectors);
+  int64_t bytes = nn::MemoryBytesOf(config, shape.rows_max, shape.time_steps, scalar);
+  for (const int64_t part :
+       {optimizer, state_aside, data::SourceMemoryBytes(job, shape), kFixedBytes}) {
+    bytes = nn::SaturatingAdd(bytes, part);
+  }
+  return bytes;
+}
+
 template <typename S>
 absl::StatusOr<std::unique_ptr<Trainer>> Make(const v1::Job& job,
-                                              std::shared_ptr<const data::DatasetContent> dataset,
+                                              std::unique_ptr<data::Source> source,
                                               const v1::Checkpoint* checkpoint) {
-  ASSIGN_OR_RETURN(std::unique_ptr<data::Source> source, data::NewSource(job, std::move(dataset)));
   ASSIGN_OR_RETURN(std::unique_ptr<clip::ClipChain> chain, clip::ClipChain::New(job.clipping()));
   auto trainer = std::make_unique<TrainerOf<S>>(job, std::move(source), std::move(chain));
   if (checkpoint != nullptr) RETURN_IF_ERROR(trainer->Load(*checkpoint));
   return trainer;
 }
 
-// The one place where memory that cannot be had becomes a status.
+// The one place where memory that cannot be had becomes a status: `source` is made from `dataset`
+// when it is null.
 absl::StatusOr<std::unique_ptr<Trainer>> MakeChecked(
     const v1::Job& job, std::shared_ptr<const data::DatasetContent> dataset,
-    const v1::Checkpoint* checkpoint) {
-  const int64_t bytes = EstimateMemoryBytes(job, dataset.get());
+    std::unique_ptr<data::Source> source, const v1::Checkpoint* checkpoint) {
+  const int64_t bytes = source == nullptr ? EstimateMemoryBytes(job, dataset.get())
+                                          : MemoryBytesOf(job, source->shape());
   try {
-    if (job.training().precision() == v1::Training::PRECISION_FLOAT64) {
-      return Make<double>(job, std::move(dataset), checkpoint);
+    if (source == nullptr) {
+      ASSIGN_OR_RETURN(source, data::NewSource(job, std::move(dataset)));
     }
-    return Make<float>(job, std::move(dataset), checkpoint);
+    if (job.training().precision() == v1::Training::PRECISION_FLOAT64) {
+      return Make<double>(job, std::move(source), checkpoint);
+    }
+    return Make<float>(job, std::move(source), checkpoint);
   } catch (const std::bad_alloc&) {
   } catch (const std::length_error&) {
   }
@@ -452,33 +474,23 @@ absl::StatusOr<std::unique_ptr<Trainer>> MakeChecked(
 
 absl::StatusOr<std::unique_ptr<Trainer>> Trainer::Create(
     const v1::Job& job, std::shared_ptr<const data::DatasetContent> dataset) {
-  return MakeChecked(job, std::move(dataset), nullptr);
+  return MakeChecked(job, std::move(dataset), nullptr, nullptr);
+}
+
+absl::StatusOr<std::unique_ptr<Trainer>> Trainer::CreateOn(const v1::Job& job,
+                                                           std::unique_ptr<data::Source> source) {
+  return MakeChecked(job, nullptr, std::move(source), nullptr);
 }
 
 absl::StatusOr<std::unique_ptr<Trainer>> Trainer::Restore(
     const v1::Job& job, std::shared_ptr<const data::DatasetContent> dataset,
     const v1::Checkpoint& checkpoint) {
-  return MakeChecked(job, std::move(dataset), &checkpoint);
+  return MakeChecked(job, std::move(dataset), nullptr, &checkpoint);
 }
 
 int64_t EstimateMemoryBytes(const v1::Job& job, const data::DatasetContent* dataset) {
   const absl::StatusOr<data::TaskShape> shape = data::ShapeOf(job, dataset);
-  if (!shape.ok()) return 0;
-  const nn::NetworkConfig config = NetworkConfigOf(job, *shape);
-  if (config.layers < 1 || config.hidden < 1) return 0;
-  if (config.layers > nn::kLayersMax) return std::numeric_limits<int64_t>::max();
-  const int64_t scalar = job.training().precision() == v1::Training::PRECISION_FLOAT64 ? 8 : 4;
-  const int64_t optimizer = nn::SaturatingMultiply(nn::ParameterCountOf(config),
-                                                   scalar * OptimizerVectorsOf(job.optimizer()));
-  const int64_t state_vectors = (config.cell == nn::Cell::kLstm ? 2 : 1) * config.layers;
-  const int64_t state_aside = nn::SaturatingMultiply(
-      nn::SaturatingMultiply(shape->rows_max, config.hidden), scalar * state_vectors);
-  int64_t bytes = nn::MemoryBytesOf(config, shape->rows_max, shape->time_steps, scalar);
-  for (const int64_t part :
-       {optimizer, state_aside, data::SourceMemoryBytes(job, *shape), kFixedBytes}) {
-    bytes = nn::SaturatingAdd(bytes, part);
-  }
-  return bytes;
+  return shape.ok() ? MemoryBytesOf(job, *shape) : 0;
 }
 
 }  // namespace gradwatch::train

@@ -12,6 +12,7 @@
 #include "gradwatch/v1/stats.pb.h"
 #include "server/base/export.h"
 #include "server/data/dataset_content.h"
+#include "server/data/source.h"
 
 namespace gradwatch::train {
 
@@ -29,6 +30,11 @@ class GRADWATCH_ENGINE_API Trainer {
   // what its task names, null for generated tasks. RESOURCE_EXHAUSTED when memory cannot be had.
   static absl::StatusOr<std::unique_ptr<Trainer>> Create(
       const v1::Job& job, std::shared_ptr<const data::DatasetContent> dataset);
+
+  // The same for batches that no task makes: they come from `source`, whose shape says what the
+  // network must look like; `job.task` is not looked at.
+  static absl::StatusOr<std::unique_ptr<Trainer>> CreateOn(const v1::Job& job,
+                                                           std::unique_ptr<data::Source> source);
 
   // Continues from `checkpoint`, which Save of the same job made. DATA_LOSS when it does not fit.
   static absl::StatusOr<std::unique_ptr<Trainer>> Restore(

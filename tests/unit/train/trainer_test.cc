@@ -127,6 +127,22 @@ TEST(TrainerTest, IsWhatItsPartsAreByHand) {
   }
 }
 
+TEST(TrainerTest, TrainsOnTheBatchesOfAGivenSource) {
+  for (const Kind kind : kAllKinds) {
+    const TestJob made = MakeJob(kind);
+    auto source = data::NewSource(made.job, made.dataset);
+    ASSERT_TRUE(source.ok()) << source.status();
+
+    const auto trainer = Trainer::CreateOn(made.job, *std::move(source));
+
+    ASSERT_TRUE(trainer.ok()) << trainer.status();
+    const auto expected = NewTrainer(made);
+    for (int step = 0; step < 3; ++step) {
+      EXPECT_EQ(Bytes(RunSteps(**trainer, 1)[0]), Bytes(RunSteps(*expected, 1)[0]));
+    }
+  }
+}
+
 TEST(TrainerTest, CountsStepsAndUpdates) {
   const auto trainer = NewTrainer(MakeJob(Kind::kAdding));
 
