@@ -1,0 +1,35 @@
+#ifndef GRADWATCH_TESTS_BENCH_STEP_JOB_H_
+#define GRADWATCH_TESTS_BENCH_STEP_JOB_H_
+
+#include <cstdint>
+#include <memory>
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "gradwatch/v1/job.pb.h"
+#include "gradwatch/v1/stats.pb.h"
+#include "server/train/trainer.h"
+#include "tests/bench/shapes.h"
+
+namespace gradwatch::bench {
+
+// What one benchmark of steps trains.
+struct StepSettings {
+  v1::Model::Cell cell = v1::Model::CELL_LSTM;
+  int64_t layers = 1;
+  Shape shape;
+  bool adam = true;
+  double rate = 1e-3;
+  double clip = 1.0;  // Largest global L2 norm; 0 means no clipping.
+  v1::StatisticsLevel statistics = v1::STATISTICS_LEVEL_OFF;
+  uint64_t seed = 1;
+};
+
+// The service's own trainer on one fixed batch of random numbers: features with normal targets for
+// the last step, or tokens with a token to tell at every step. The batch is made once, as the
+// peer's is, so a step holds no making of data.
+absl::StatusOr<std::unique_ptr<train::Trainer>> NewStepTrainer(const StepSettings& settings);
+
+}  // namespace gradwatch::bench
+
+#endif  // GRADWATCH_TESTS_BENCH_STEP_JOB_H_
