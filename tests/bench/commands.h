@@ -18,6 +18,9 @@ int RunStep(absl::Span<const std::string> args);
 // memory.
 int RunPeak(absl::Span<const std::string> args);
 
+// Times the engine's matrix products beside Eigen's.
+int RunGemm(absl::Span<const std::string> args);
+
 // Makes a few small steps of each kind for an instruction counter (valgrind's callgrind).
 int RunCount(absl::Span<const std::string> args);
 

@@ -19,6 +19,8 @@ struct Command {
 
 constexpr Command kCommands[] = {
     {"step", "Training steps, as tests/bench/pytorch_step.py times PyTorch's", &RunStep},
+    {"gemm", "The engine's matrix products beside Eigen's", &RunGemm},
+    {"peak", "What this CPU can do at most: multiply-adds and memory", &RunPeak},
 };
 
 constexpr char kFooter[] =
