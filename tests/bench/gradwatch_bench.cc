@@ -21,6 +21,7 @@ constexpr Command kCommands[] = {
     {"step", "Training steps, as tests/bench/pytorch_step.py times PyTorch's", &RunStep},
     {"gemm", "The engine's matrix products beside Eigen's", &RunGemm},
     {"peak", "What this CPU can do at most: multiply-adds and memory", &RunPeak},
+    {"count", "A few small steps for an instruction counter", &RunCount},
 };
 
 constexpr char kFooter[] =

@@ -92,11 +92,6 @@ void Bind(StepFlags* flags, CLI::App* app) {
   app->add_flag("--json", flags->json, "One JSON object per line instead of text");
 }
 
-v1::StatisticsLevel LevelNamed(const std::string& name) {
-  if (name == "full") return v1::STATISTICS_LEVEL_FULL;
-  return name == "basic" ? v1::STATISTICS_LEVEL_BASIC : v1::STATISTICS_LEVEL_OFF;
-}
-
 double SecondsOf(clockid_t clock) {
   timespec now{};
   clock_gettime(clock, &now);
@@ -224,13 +219,15 @@ absl::Status RunShape(const StepFlags& flags, const Shape& shape) {
   StepSettings settings;
   const absl::StatusOr<v1::Model::Cell> cell = CellNamed(flags.cell);
   if (!cell.ok()) return cell.status();
+  const absl::StatusOr<v1::StatisticsLevel> statistics = StatisticsNamed(flags.stats);
+  if (!statistics.ok()) return statistics.status();
   settings.cell = *cell;
   settings.layers = flags.layers;
   settings.shape = shape;
   settings.adam = flags.optimizer == "adam";
   settings.rate = flags.rate;
   settings.clip = flags.clip;
-  settings.statistics = LevelNamed(flags.stats);
+  settings.statistics = *statistics;
   settings.seed = flags.seed;
 
   const int64_t rss_start = PeakRssMib();

@@ -3,6 +3,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/strings/str_cat.h"
 #include "server/base/batch.h"
 #include "server/base/philox.h"
 #include "server/data/source.h"
@@ -120,6 +121,14 @@ v1::Job JobOf(const StepSettings& settings) {
 }
 
 }  // namespace
+
+absl::StatusOr<v1::StatisticsLevel> StatisticsNamed(absl::string_view name) {
+  if (name == "off" || name == "none") return v1::STATISTICS_LEVEL_OFF;
+  if (name == "basic") return v1::STATISTICS_LEVEL_BASIC;
+  if (name == "full") return v1::STATISTICS_LEVEL_FULL;
+  return absl::InvalidArgumentError(
+      absl::StrCat("--stats: '", name, "' is unknown; known are off, basic and full"));
+}
 
 absl::StatusOr<std::unique_ptr<train::Trainer>> NewStepTrainer(const StepSettings& settings) {
   return train::Trainer::CreateOn(JobOf(settings),

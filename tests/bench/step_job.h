@@ -6,6 +6,7 @@
 #include <string>
 
 #include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
 #include "gradwatch/v1/job.pb.h"
 #include "gradwatch/v1/stats.pb.h"
 #include "server/train/trainer.h"
@@ -24,6 +25,9 @@ struct StepSettings {
   v1::StatisticsLevel statistics = v1::STATISTICS_LEVEL_OFF;
   uint64_t seed = 1;
 };
+
+// off (or none, as the peer calls it), basic, full. INVALID_ARGUMENT for another name.
+absl::StatusOr<v1::StatisticsLevel> StatisticsNamed(absl::string_view name);
 
 // The service's own trainer on one fixed batch of random numbers: features with normal targets for
 // the last step, or tokens with a token to tell at every step. The batch is made once, as the
