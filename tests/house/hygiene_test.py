@@ -79,7 +79,8 @@ class HygieneTest(unittest.TestCase):
 
     def test_help_is_there(self):
         for script in ("deploy/demo", "deploy/install-packages", "deploy/fetch-monitoring",
-                       "tests/run"):
+                       "tests/run", "tests/bench/setup-peer", "tests/bench/versus_pytorch",
+                       "tests/bench/instruction_counts"):
             done = subprocess.run([str(repository.ROOT / script), "--help"], capture_output=True,
                                   text=True, stdin=subprocess.DEVNULL)
             self.assertEqual(0, done.returncode, script)
