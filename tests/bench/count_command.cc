@@ -6,8 +6,8 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 #include "nlohmann/json.hpp"
+#include "server/nn/engine_level.h"
 #include "tests/bench/commands.h"
-#include "tests/bench/engine.h"
 #include "tests/bench/flags.h"
 #include "tests/bench/step_job.h"
 #if __has_include(<valgrind/callgrind.h>)
@@ -128,7 +128,7 @@ int RunCount(absl::Span<const std::string> args) {
 
   const absl::StatusOr<std::vector<Case>> cases = CasesOf(flags);
   if (!cases.ok()) return Complain(cases.status(), 2);
-  const nlohmann::ordered_json head = {{"engine", EngineLevel()},
+  const nlohmann::ordered_json head = {{"engine", nn::EngineLevel()},
                                        {"compiler", __VERSION__},
                                        {"steps", flags.steps},
                                        {"counts", Counts()}};

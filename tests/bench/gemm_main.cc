@@ -14,8 +14,8 @@
 #include "nlohmann/json.hpp"
 #include "server/base/philox.h"
 #include "server/nn/buffer.h"
+#include "server/nn/engine_level.h"
 #include "server/nn/gemm.h"
-#include "tests/bench/engine.h"
 #include "tests/bench/flags.h"
 #include "tests/bench/machine_peak.h"
 #include "tests/bench/shapes.h"
@@ -148,7 +148,7 @@ void Print(const Product& product, const std::pair<double, double>& rates, doubl
     const nlohmann::ordered_json line = {
         {"shape", product.shape},     {"product", product.name},   {"rows", product.rows},
         {"columns", product.columns}, {"depth", product.depth},    {"gflops", ours},
-        {"eigen_gflops", eigen},      {"peak_gflops", peak / 1e9}, {"engine", EngineLevel()}};
+        {"eigen_gflops", eigen},      {"peak_gflops", peak / 1e9}, {"engine", nn::EngineLevel()}};
     std::printf("%s\n", line.dump().c_str());
   } else {
     std::printf(
@@ -191,7 +191,8 @@ int Run(absl::Span<const std::string> args) {
   }
   const double peak = PeakOf();
   if (!flags.json) {
-    std::printf("engine %s, multiply-add peak %.1f GFLOP/s, 1 thread\n", EngineLevel(), peak / 1e9);
+    std::printf("engine %s, multiply-add peak %.1f GFLOP/s, 1 thread\n", nn::EngineLevel(),
+                peak / 1e9);
   }
   for (const Product& product : *products) {
     Print(product, RatesOf(product, flags.seconds), peak, flags.json);

@@ -9,8 +9,8 @@
 
 #include "absl/status/statusor.h"
 #include "nlohmann/json.hpp"
+#include "server/nn/engine_level.h"
 #include "tests/bench/commands.h"
-#include "tests/bench/engine.h"
 #include "tests/bench/flags.h"
 #include "tests/bench/step_job.h"
 
@@ -164,7 +164,7 @@ nlohmann::ordered_json ResultOf(const StepFlags& flags, const StepSettings& sett
   const StepFlop flop = StepFlopOf(settings.cell, settings.layers, shape);
   nlohmann::ordered_json result;
   result["peer"] = "gradwatch";
-  result["engine"] = EngineLevel();
+  result["engine"] = nn::EngineLevel();
   result["config"] = shape.name;
   result["cell"] = flags.cell;
   result["layers"] = settings.layers;
