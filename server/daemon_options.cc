@@ -146,6 +146,10 @@ std::vector<Setting> Settings() {
        Text([](O o) { return &o->rpc.tls.key; })},
       {"tls-client-ca", "FILE", "Clients must show a certificate that this PEM file signed.",
        Text([](O o) { return &o->rpc.tls.client_ca; })},
+      {"cores", "N",
+       "Cores that training shares: each running job has one thread, a large one more while there "
+       "are cores left. 0: all of the machine. Default 0.",
+       Count(0, 1024, [](O o) { return &o->jobs.cores; })},
       {"running-jobs", "N", "Jobs that train at once; 0: one for each core. Default 0.",
        Count(0, 10'000, [](O o) { return &o->jobs.running_max; })},
       {"queued-jobs", "N", "Jobs that may wait. Default 1000.",

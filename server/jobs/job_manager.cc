@@ -26,9 +26,13 @@ namespace {
 constexpr size_t kRequestIdLengthMax = 64;
 constexpr int kWorkersMax = 1024;
 
-int WorkersOf(const JobLimits& limits) {
-  if (limits.running_max > 0) return std::min(limits.running_max, kWorkersMax);
+int CoresOf(const JobLimits& limits) {
+  if (limits.cores > 0) return limits.cores;
   return std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
+}
+
+int WorkersOf(const JobLimits& limits) {
+  return std::min(limits.running_max > 0 ? limits.running_max : CoresOf(limits), kWorkersMax);
 }
 
 std::string NameOf(const HostedJob& job) { return absl::StrCat("jobs/", job.id); }
@@ -128,6 +132,7 @@ JobManager::Impl::Impl(JobLimits limits, DatasetStore* datasets, const Clock* cl
       datasets_(datasets),
       clock_(clock),
       trainers_(std::move(trainers)),
+      cores_(CoresOf(limits)),
       timer_(std::make_shared<Timer>(clock)) {
   totals_.step_duration_counts.resize(StepDurationBounds().size() + 1);
 }

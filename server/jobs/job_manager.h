@@ -26,6 +26,7 @@ namespace gradwatch::jobs {
 
 // Bounds of one server. What a request passes is refused with the limit quoted.
 struct JobLimits {
+  int cores = 0;               // That training shares (core_scheduler.h); 0: all of the machine.
   int running_max = 0;         // Jobs that train at once; 0: one for each core.
   int queued_max = 1000;       // Beyond: RESOURCE_EXHAUSTED.
   int kept_max = 10'000;       // Jobs in all; the oldest final one makes room, else RESOURCE_EXHAUSTED.
@@ -71,9 +72,9 @@ struct Totals {
 
 // The hosted jobs: their life-cycle, queue, workers, settings, history and alerts.
 //
-// First in, first out; at most running_max train at once, each on one worker thread; a paused job
-// holds no worker and no trainer. Control of a running job goes through its mailbox, read between
-// two steps. Training waits for nobody.
+// First in, first out; at most running_max train at once, each on one worker thread, and share the
+// cores; a paused job holds no worker and no trainer. Control of a running job goes through its
+// mailbox, read between two steps. Training waits for nobody.
 //
 // Errors carry google.rpc details as payloads (proto/support/errors.h).
 // Threads: every method may be called from any thread; those marked "waits" may block up to

@@ -16,6 +16,7 @@
 #include "absl/functional/function_ref.h"
 #include "server/alerts/rule_engine.h"
 #include "server/jobs/alert_feed.h"
+#include "server/jobs/core_scheduler.h"
 #include "server/jobs/hosted_job.h"
 #include "server/jobs/job_manager.h"
 #include "server/jobs/timer.h"
@@ -154,6 +155,7 @@ class JobManager::Impl : public std::enable_shared_from_this<JobManager::Impl> {
   const TrainerFactory trainers_;
 
   // Lock for themselves.
+  CoreScheduler cores_;
   AlertFeed feed_;
   const std::shared_ptr<Timer> timer_;
 

@@ -74,6 +74,7 @@ class JobManager::Impl::Worker {
     const v1::Job& first = checkpoint != nullptr ? *checkpoint_job : *described_;
     ASSIGN_OR_RETURN(trainer_, impl_->trainers_(first, std::move(content), checkpoint.get()));
     if (checkpoint != nullptr) RETURN_IF_ERROR(trainer_->ApplySettings(*described_));
+    seat_ = impl_->cores_.Take(trainer_->threads_useful());
     if (described_->parameters().empty()) {
       MutexLock lock(&impl_->mu_);
       impl_->Edit(*job_, [this](v1::Job* job) {
@@ -101,6 +102,7 @@ class JobManager::Impl::Worker {
         const Outcome outcome = ReadMail();
         if (outcome != Outcome::kGoOn) return outcome;
       }
+      UseCores();
       if (trainer_->step() >= described_->training().step_limit()) {
         RecordFinalEvaluation();
         return Outcome::kSucceed;
@@ -110,6 +112,13 @@ class JobManager::Impl::Worker {
         return FailNonFinite();
       }
     }
+  }
+
+  // As many threads as the job's seat has now.
+  void UseCores() {
+    const int threads = seat_->threads();
+    if (threads != threads_) trainer_->SetThreads(threads);
+    threads_ = threads;
   }
 
   void Step() {
@@ -305,6 +314,7 @@ class JobManager::Impl::Worker {
       PublishAlertsNow(impl_->clock_->Now());
     }
     trainer_.reset();
+    seat_.reset();
     bool final = false;
     bool deleted = false;
     {
@@ -382,6 +392,8 @@ class JobManager::Impl::Worker {
   const JobPtr job_;
   std::shared_ptr<const v1::Job> described_;
   std::unique_ptr<train::Trainer> trainer_;
+  std::unique_ptr<CoreScheduler::Seat> seat_;
+  int threads_ = 1;  // What the trainer was told, or has at first.
   std::unique_ptr<alerts::RuleEngine> rules_;
   std::optional<v1::Failure> failure_;
 

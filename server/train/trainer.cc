@@ -57,6 +57,9 @@ class TrainerOf final : public Trainer {
   int nonfinite_in_a_row() const override { return nonfinite_in_a_row_; }
   const std::vector<v1::ParameterInfo>& parameters() const override { return parameter_infos_; }
 
+  int threads_useful() const override { return 1; }
+  void SetThreads(int /*threads*/) override {}
+
   void Step(v1::StepStats* stats) override;
   v1::EvaluationResult Evaluate() override;
   absl::Status ApplySettings(const v1::Job& job) override;

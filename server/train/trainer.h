@@ -56,6 +56,13 @@ class GRADWATCH_ENGINE_API Trainer {
   // caller). A loss or gradient that is not finite is an ordinary event, told in `stats`.
   virtual void Step(v1::StepStats* stats) = 0;
 
+  // Threads that a step can use with profit; 1 for small work. Constant.
+  virtual int threads_useful() const = 0;
+
+  // How many threads Step and Evaluate may use from now on, at least 1 (at first 1). Results do not
+  // depend on it by a bit.
+  virtual void SetThreads(int threads) = 0;
+
   // Evaluates the present weights; does not disturb training in any bit. Where nothing is held out
   // the result has no examples and its loss is NaN; Step then records no evaluation.
   virtual v1::EvaluationResult Evaluate() = 0;

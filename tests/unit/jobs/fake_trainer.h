@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <functional>
 #include <limits>
+#include <map>
 #include <memory>
 #include <string>
 #include <utility>
@@ -25,6 +26,8 @@ class TrainerScript {
   std::function<void(v1::StepStats*)> step_stats;
   // What building answers; OK by default.
   std::function<absl::Status()> build;
+  // Threads that a step can use.
+  int threads_useful = 1;
 
   // Lets `steps` more steps pass. At first there is no limit.
   void Allow(int64_t steps) {
@@ -36,6 +39,11 @@ class TrainerScript {
   void AwaitBlocked() {
     MutexLock lock(&mu_);
     mu_.Await([this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) { return blocked_ > 0; });
+  }
+  // Returns when the trainer of `job` was told to use so many threads, and was told nothing since.
+  void AwaitThreads(const std::string& job, int threads) {
+    MutexLock lock(&mu_);
+    mu_.Await([&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) { return threads_[job] == threads; });
   }
   int trainers_alive() const {
     MutexLock lock(&mu_);
@@ -63,6 +71,10 @@ class TrainerScript {
     if (waited) --blocked_;
     if (allowed_ != std::numeric_limits<int64_t>::max()) --allowed_;
   }
+  void SetThreads(const std::string& job, int threads) {
+    MutexLock lock(&mu_);
+    threads_[job] = threads;
+  }
   void Born(bool restored) {
     MutexLock lock(&mu_);
     ++(restored ? restored_ : built_);
@@ -77,6 +89,7 @@ class TrainerScript {
  private:
   mutable Mutex mu_;
   int64_t allowed_ ABSL_GUARDED_BY(mu_) = std::numeric_limits<int64_t>::max();
+  std::map<std::string, int> threads_ ABSL_GUARDED_BY(mu_);
   int blocked_ ABSL_GUARDED_BY(mu_) = 0;
   int alive_ ABSL_GUARDED_BY(mu_) = 0;
   int most_alive_ ABSL_GUARDED_BY(mu_) = 0;
@@ -108,6 +121,9 @@ class FakeTrainer final : public train::Trainer {
   int64_t step() const override { return step_; }
   int64_t updates_applied() const override { return updates_; }
   int nonfinite_in_a_row() const override { return nonfinite_; }
+
+  int threads_useful() const override { return script_->threads_useful; }
+  void SetThreads(int threads) override { script_->SetThreads(job_.name(), threads); }
 
   void Step(v1::StepStats* stats) override {
     script_->Pass();

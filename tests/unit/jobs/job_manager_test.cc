@@ -1019,6 +1019,38 @@ TEST_F(JobManagerTest, ReadersMayOutliveTheManager) {
   alerts->reset();
 }
 
+// --- Cores.
+
+TEST_F(JobManagerTest, RunningJobsShareTheCoresAsTheyComeAndGo) {
+  limits_.cores = 5;
+  limits_.running_max = 2;
+  script_->threads_useful = 4;
+
+  Create("a", kManySteps);
+  script_->AwaitThreads("jobs/a", 4);
+  Create("b", kManySteps);
+  script_->AwaitThreads("jobs/b", 2);
+  script_->AwaitThreads("jobs/a", 3);
+  ASSERT_TRUE(manager().Pause("jobs/a").ok());
+  script_->AwaitThreads("jobs/b", 4);
+  ASSERT_TRUE(manager().Resume("jobs/a").ok());
+  script_->AwaitThreads("jobs/b", 3);
+  script_->AwaitThreads("jobs/a", 2);
+  ASSERT_TRUE(manager().Cancel("jobs/b").ok());
+  script_->AwaitThreads("jobs/a", 4);
+}
+
+TEST_F(JobManagerTest, RunsAsManyJobsAsThereAreCoresByDefault) {
+  limits_.cores = 3;
+  limits_.running_max = 0;
+  script_->Allow(0);
+  for (const char* id : {"a", "b", "c", "d"}) Create(id);
+
+  for (const char* name : {"jobs/a", "jobs/b", "jobs/c"}) AwaitState(name, Job::STATE_RUNNING);
+
+  EXPECT_EQ(manager().Get("jobs/d")->state(), Job::STATE_QUEUED);
+}
+
 TEST_F(JobManagerTest, ManyThreadsMayControlManyJobs) {
   limits_.running_max = 2;
   manager();

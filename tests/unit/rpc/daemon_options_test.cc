@@ -32,7 +32,7 @@ TEST(CommandLineTest, DefaultsServeOnLoopback) {
 TEST(CommandLineTest, TakesEveryFlag) {
   const CommandLine line =
       Parse({"--listen=127.0.0.1:0", "--http-listen", "[::1]:9", "--admin-listen=127.0.0.1:1",
-             "--insecure-listen", "--tls-cert=c", "--tls-key=k", "--tls-client-ca=a",
+             "--insecure-listen", "--tls-cert=c", "--tls-key=k", "--tls-client-ca=a", "--cores=2",
              "--running-jobs=3", "--queued-jobs=4", "--job-memory=5KiB", "--total-memory=6M",
              "--history-bytes=7", "--dataset-bytes=1TiB", "--grace-period=90s", "--log-format=json",
              "--log-level=error", "--port-file=p"});
@@ -46,6 +46,7 @@ TEST(CommandLineTest, TakesEveryFlag) {
   EXPECT_EQ(options.rpc.tls.certificate, "c");
   EXPECT_EQ(options.rpc.tls.key, "k");
   EXPECT_EQ(options.rpc.tls.client_ca, "a");
+  EXPECT_EQ(options.jobs.cores, 2);
   EXPECT_EQ(options.jobs.running_max, 3);
   EXPECT_EQ(options.jobs.queued_max, 4);
   EXPECT_EQ(options.jobs.job_bytes_max, 5 * 1024);
@@ -83,10 +84,10 @@ TEST(CommandLineTest, BadEnvironmentNamesTheVariableAndWhatIsAllowed) {
 
 TEST(CommandLineTest, BadFlagsAreUsageErrors) {
   for (const char* flag :
-       {"--running-jobs=-1", "--running-jobs=x", "--queued-jobs=1.5", "--job-memory=0",
-        "--job-memory=9000000T", "--grace-period=5", "--grace-period=-1s", "--log-format=xml",
-        "--log-level=loud", "--listen=nowhere", "--http-listen=1:2:3", "--insecure-listen=maybe",
-        "--no-such-flag", "stray"}) {
+       {"--cores=-1", "--running-jobs=-1", "--running-jobs=x", "--queued-jobs=1.5",
+        "--job-memory=0", "--job-memory=9000000T", "--grace-period=5", "--grace-period=-1s",
+        "--log-format=xml", "--log-level=loud", "--listen=nowhere", "--http-listen=1:2:3",
+        "--insecure-listen=maybe", "--no-such-flag", "stray"}) {
     const CommandLine line = Parse({flag});
     EXPECT_EQ(line.exit_code, 2) << flag;
     EXPECT_THAT(line.output, AllOf(HasSubstr("gradwatchd: "), HasSubstr("--help"))) << flag;
