@@ -32,7 +32,8 @@ Keys: median_ms min_ms p10_ms p90_ms n; cpu_ms cpu_min_ms (CPU time of a step, a
 steps_per_s; tokens_per_s; gemm_gflop (operations of the matrix products, as the algorithm needs
 them), gflops (gemm_gflop / median), done_gflop (as the engine does them: the first layer's product
 once per token of the vocabulary); loss_first loss_last; params; rss_start_mib (before the trainer is
-made) peak_rss_mib; threads; stats; engine (instruction set).
+made), peak_rss_mib; threads, threads_used (as in the service: no more than the step can use); stats;
+engine (instruction set).
 
 Examples:
   gradwatch_bench step --preset charlm --threads 2 --stats full
@@ -77,7 +78,7 @@ void Bind(StepFlags* flags, CLI::App* app) {
   app->add_option("--lr", flags->rate, "Learning rate");
   app->add_option("--clip", flags->clip, "Largest global norm; 0: no clipping")
       ->check(CLI::NonNegativeNumber);
-  app->add_option("--threads", flags->threads, "Threads of the trainer")
+  app->add_option("--threads", flags->threads, "Threads of the trainer, as far as it can use them")
       ->check(CLI::Range(1, 1024));
   app->add_option("--stats", flags->stats, "off (or none), basic, full")
       ->check(CLI::IsMember({"off", "none", "basic", "full"}));
@@ -233,8 +234,11 @@ absl::Status RunShape(const StepFlags& flags, const Shape& shape) {
   const int64_t rss_start = PeakRssMib();
   const auto trainer = NewStepTrainer(settings);
   if (!trainer.ok()) return trainer.status();
+  const int threads = std::min(flags.threads, (*trainer)->threads_useful());
+  (*trainer)->SetThreads(threads);
   const Timing timing = TimeSteps(flags, trainer->get());
   nlohmann::ordered_json result = ResultOf(flags, settings, **trainer, timing);
+  result["threads_used"] = threads;
   result["rss_start_mib"] = rss_start;
   result["peak_rss_mib"] = PeakRssMib();
   Print(result, flags.json);
