@@ -1,13 +1,15 @@
-#include <sys/resource.h>
 #include <time.h>
 
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
+#include <cstdlib>
+#include <fstream>
 #include <string>
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "absl/strings/match.h"
 #include "nlohmann/json.hpp"
 #include "server/nn/engine_level.h"
 #include "tests/bench/commands.h"
@@ -99,10 +101,13 @@ double SecondsOf(clockid_t clock) {
   return static_cast<double>(now.tv_sec) + 1e-9 * static_cast<double>(now.tv_nsec);
 }
 
+// From the kernel's own page: getrusage would count the parent before this program was loaded.
 int64_t PeakRssMib() {
-  rusage usage{};
-  getrusage(RUSAGE_SELF, &usage);
-  return usage.ru_maxrss / 1024;
+  std::ifstream status("/proc/self/status");
+  for (std::string line; std::getline(status, line);) {
+    if (absl::StartsWith(line, "VmHWM:")) return std::strtoll(line.c_str() + 6, nullptr, 10) / 1024;
+  }
+  return 0;
 }
 
 // Seconds of the timed steps, sorted.
