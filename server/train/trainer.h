@@ -32,7 +32,7 @@ class GRADWATCH_ENGINE_API Trainer {
       const v1::Job& job, std::shared_ptr<const data::DatasetContent> dataset);
 
   // The same for batches that no task makes: they come from `source`, whose shape says what the
-  // network must look like; `job.task` is not looked at.
+  // network must look like; `job.task` has no say.
   static absl::StatusOr<std::unique_ptr<Trainer>> CreateOn(const v1::Job& job,
                                                            std::unique_ptr<data::Source> source);
 

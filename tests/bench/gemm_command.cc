@@ -3,7 +3,6 @@
 #include <cerrno>
 #include <cstdio>
 #include <cstring>
-#include <filesystem>
 #include <string>
 #include <vector>
 
@@ -13,18 +12,11 @@
 
 namespace gradwatch::bench {
 
-namespace {
-
-// Also under the loader, where the program is not the process's own file.
-std::filesystem::path ProgramFolder() { return GRADWATCH_BENCH_FOLDER; }
-
-}  // namespace
-
 // The products are hidden in the engine, so a program of its own has them linked in, one for each
-// level; it lies beside this one.
+// level; its path is built in, since this program may run under a loader.
 int RunGemm(absl::Span<const std::string> args) {
-  const std::filesystem::path folder = ProgramFolder();
-  const std::string program = folder / absl::StrCat("gradwatch_bench_gemm-", nn::EngineLevel());
+  const std::string program =
+      absl::StrCat(GRADWATCH_BENCH_FOLDER "/gradwatch_bench_gemm-", nn::EngineLevel());
   std::vector<std::string> words = {program};
   words.insert(words.end(), args.begin(), args.end());
   std::vector<char*> argv;

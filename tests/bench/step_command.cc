@@ -1,13 +1,15 @@
-#include <sys/resource.h>
 #include <time.h>
 
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
+#include <cstdlib>
+#include <fstream>
 #include <string>
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "absl/strings/match.h"
 #include "nlohmann/json.hpp"
 #include "server/nn/engine_level.h"
 #include "tests/bench/commands.h"
@@ -32,7 +34,8 @@ Keys: median_ms min_ms p10_ms p90_ms n; cpu_ms cpu_min_ms (CPU time of a step, a
 steps_per_s; tokens_per_s; gemm_gflop (operations of the matrix products, as the algorithm needs
 them), gflops (gemm_gflop / median), done_gflop (as the engine does them: the first layer's product
 once per token of the vocabulary); loss_first loss_last; params; rss_start_mib (before the trainer is
-made) peak_rss_mib; threads; stats; engine (instruction set).
+made), peak_rss_mib; threads, threads_used (as in the service: no more than the step can use); stats;
+engine (instruction set).
 
 Examples:
   gradwatch_bench step --preset charlm --threads 2 --stats full
@@ -77,7 +80,7 @@ void Bind(StepFlags* flags, CLI::App* app) {
   app->add_option("--lr", flags->rate, "Learning rate");
   app->add_option("--clip", flags->clip, "Largest global norm; 0: no clipping")
       ->check(CLI::NonNegativeNumber);
-  app->add_option("--threads", flags->threads, "Threads of the trainer")
+  app->add_option("--threads", flags->threads, "Threads of the trainer, as far as it can use them")
       ->check(CLI::Range(1, 1024));
   app->add_option("--stats", flags->stats, "off (or none), basic, full")
       ->check(CLI::IsMember({"off", "none", "basic", "full"}));
@@ -98,10 +101,13 @@ double SecondsOf(clockid_t clock) {
   return static_cast<double>(now.tv_sec) + 1e-9 * static_cast<double>(now.tv_nsec);
 }
 
+// From the kernel's own page: getrusage would count the parent before this program was loaded.
 int64_t PeakRssMib() {
-  rusage usage{};
-  getrusage(RUSAGE_SELF, &usage);
-  return usage.ru_maxrss / 1024;
+  std::ifstream status("/proc/self/status");
+  for (std::string line; std::getline(status, line);) {
+    if (absl::StartsWith(line, "VmHWM:")) return std::strtoll(line.c_str() + 6, nullptr, 10) / 1024;
+  }
+  return 0;
 }
 
 // Seconds of the timed steps, sorted.
@@ -233,8 +239,11 @@ absl::Status RunShape(const StepFlags& flags, const Shape& shape) {
   const int64_t rss_start = PeakRssMib();
   const auto trainer = NewStepTrainer(settings);
   if (!trainer.ok()) return trainer.status();
+  const int threads = std::min(flags.threads, (*trainer)->threads_useful());
+  (*trainer)->SetThreads(threads);
   const Timing timing = TimeSteps(flags, trainer->get());
   nlohmann::ordered_json result = ResultOf(flags, settings, **trainer, timing);
+  result["threads_used"] = threads;
   result["rss_start_mib"] = rss_start;
   result["peak_rss_mib"] = PeakRssMib();
   Print(result, flags.json);
