@@ -92,9 +92,8 @@ inline void AddSquaresOfDifference(const S* a, const S* b, int64_t n, double sca
   using internal::LoadWide;
   int64_t i = 0;
   for (; i + kSquaresBlock <= n; i += kSquaresBlock) {
-    internal::AddSquaresOfBlock(sum, [&](int64_t k) {
-      return scale * (LoadWide(a + i + k) - LoadWide(b + i + k));
-    });
+    internal::AddSquaresOfBlock(
+        sum, [&](int64_t k) { return scale * (LoadWide(a + i + k) - LoadWide(b + i + k)); });
   }
   if (i == n) return;
   S rest_a[kSquaresBlock] = {};

@@ -13,8 +13,8 @@ namespace gradwatch {
 // A few threads that work on one thing together, again and again, a few microseconds to a few
 // milliseconds at a time: the caller and its helpers.
 //
-// Whoever waits, looks for some 50 us and then sleeps: a short wait costs no system call, a long one
-// no processor. Helpers take over the caller's floating-point mode, so that a result does not
+// Whoever waits, looks for some 50 us and then sleeps: a short wait costs no system call, a long
+// one no processor. Helpers take over the caller's floating-point mode, so that a result does not
 // depend on the thread that makes it. They are started by the first Run that needs them.
 //
 // Threads: Run and SetThreads by one thread at a time, which need not always be the same.
@@ -28,7 +28,8 @@ class ThreadTeam {
 
   int threads_max() const { return threads_max_; }
 
-  // How many threads the next Run uses, the caller included; held within 1 … threads_max. At first 1.
+  // How many threads the next Run uses, the caller included; held within 1 … threads_max. At
+  // first 1.
   void SetThreads(int threads);
   int threads() const { return threads_; }
 

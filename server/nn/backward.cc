@@ -33,8 +33,8 @@ void Network<S>::Impl::BackwardReadout(int member) {
   const int64_t outputs = config_.outputs;
   const S* gradient = output_gradient_.data();
   PackTransposed(member, ReadoutBackPack(), weights_.data() + readout_weight_, hidden_);
-  const OuterTerm<S> term = {hidden_, ReadoutInput(), hidden_,
-                             gradients_.data() + readout_weight_, hidden_};
+  const OuterTerm<S> term = {hidden_, ReadoutInput(), hidden_, gradients_.data() + readout_weight_,
+                             hidden_};
   AddOuterProducts<S>(Part(member, outputs, internal::kTileRows), Readouts(), gradient, outputs,
                       {&term, 1}, gradients_.data() + readout_bias_, Workspace(member));
   Barrier();
@@ -61,8 +61,8 @@ void Network<S>::Impl::PackBackward(int member, const Layer& layer) {
 template <typename S>
 void Network<S>::Impl::AddLocalGradient(const Layer& layer, int64_t t, const Share& share) {
   const bool last = LastStep() && &layer == &Top();
-  const int64_t first_row = last ? std::max(share.rows.begin, layout_.valid(t + 1))
-                                 : share.rows.begin;
+  const int64_t first_row =
+      last ? std::max(share.rows.begin, layout_.valid(t + 1)) : share.rows.begin;
   const int64_t offset = last ? 0 : layout_.first(t);
   for (int64_t b = first_row; b < share.rows.end; ++b) {
     AddTo(delta_h_.data() + b * hidden_ + share.units.begin,
@@ -139,10 +139,9 @@ void Network<S>::Impl::CarryBack(const CellStep<S>& step, S* delta_h) {
 template <typename S>
 void Network<S>::Impl::BackToInput(Layer& layer, int64_t t, const Share& share) {
   const int64_t position = layout_.first(t) + share.rows.begin;
-  InputBackPack(layer).Multiply(share.units, share.rows.size(),
-                                layer.gates.data() + position * gate_rows_, gate_rows_,
-                                Into::kOverwrite, nullptr,
-                                local_.data() + position * hidden_ + share.units.begin, hidden_);
+  InputBackPack(layer).Multiply(
+      share.units, share.rows.size(), layer.gates.data() + position * gate_rows_, gate_rows_,
+      Into::kOverwrite, nullptr, local_.data() + position * hidden_ + share.units.begin, hidden_);
 }
 
 template <typename S>
@@ -248,10 +247,9 @@ void Network<S>::Impl::TokenGradient(int member, const Layer& layer) {
                       Workspace(member));
   Barrier();
   const Range rows = Part(member, slots);
-  InputBackPack(layer).Multiply({0, width}, rows.size(),
-                                token_gradient_.data() + rows.begin * gate_rows_, gate_rows_,
-                                Into::kOverwrite, nullptr,
-                                vector_gradient_.data() + rows.begin * width, width);
+  InputBackPack(layer).Multiply(
+      {0, width}, rows.size(), token_gradient_.data() + rows.begin * gate_rows_, gate_rows_,
+      Into::kOverwrite, nullptr, vector_gradient_.data() + rows.begin * width, width);
   for (int64_t slot = rows.begin; slot < rows.end; ++slot) {
     std::copy_n(vector_gradient_.data() + slot * width, width,
                 gradients_.data() + embedding_ + tokens[static_cast<size_t>(slot)] * width);

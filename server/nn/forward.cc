@@ -149,8 +149,8 @@ void Network<S>::Impl::Project(Layer& layer, int64_t t, const Share& share) {
     if (!ReadsTokens(layer)) {
       InputPack(layer).Multiply(range, share.rows.size(),
                                 InputOf(layer) + position * layer.input_width, layer.input_width,
-                                Into::kOverwrite, bias_.data() + range.begin,
-                                gates + range.begin, gate_rows_);
+                                Into::kOverwrite, bias_.data() + range.begin, gates + range.begin,
+                                gate_rows_);
       return;
     }
     for (int64_t b = 0; b < share.rows.size(); ++b) {
@@ -178,10 +178,9 @@ void Network<S>::Impl::RecordStates(int member, Layer& layer, int64_t t) {
   Range rows = by_units_ ? Part(member, layout_.valid(t)) : ShareOf(member, t).rows;
   for (int64_t b = rows.begin; b < rows.end; ++b) {
     const int64_t position = layout_.first(t) + b;
-    layer.recorder.RecordStates(
-        member, position, Positions(layer.h) + position * hidden_,
-        Lstm() ? Positions(layer.c) + position * hidden_ : nullptr,
-        static_cast<const S*>(layer.gates.data() + position * gate_rows_));
+    layer.recorder.RecordStates(member, position, Positions(layer.h) + position * hidden_,
+                                Lstm() ? Positions(layer.c) + position * hidden_ : nullptr,
+                                static_cast<const S*>(layer.gates.data() + position * gate_rows_));
   }
 }
 
@@ -261,9 +260,8 @@ void Network<S>::Impl::ComputeLosses(int member, const Batch& batch) {
     if (factor == 0.0) {
       std::fill_n(gradient, outputs, S(0));
     } else if (config_.loss == Loss::kMeanSquared) {
-      losses_[readout] =
-          factor * MeanSquared(output, batch.target_values.data() + target * outputs, outputs,
-                               factor, gradient);
+      losses_[readout] = factor * MeanSquared(output, batch.target_values.data() + target * outputs,
+                                              outputs, factor, gradient);
     } else {
       const int32_t target_class = batch.target_classes[target];
       GRADWATCH_CHECK(target_class >= 0 && target_class < outputs);
@@ -279,14 +277,14 @@ double Network<S>::Impl::SumLosses() const {
   return sum;
 }
 
-#define GRADWATCH_INSTANTIATE(S)                                                               \
-  template void Network<S>::Impl::RunForward(int, const Batch&);                               \
-  template void Network<S>::Impl::FindTotalWeight(const Batch&);                               \
-  template void Network<S>::Impl::ComputeLosses(int, const Batch&);                            \
-  template double Network<S>::Impl::SumLosses() const;                                         \
-  template typename Network<S>::Impl::Share Network<S>::Impl::ShareOf(int, int64_t) const;     \
-  template CellStep<S> Network<S>::Impl::StepOf(Layer&, int64_t, const Share&);                \
-  template void Network<S>::Impl::Pack(int, const PackedMatrix<S>&, const S*, int64_t);        \
+#define GRADWATCH_INSTANTIATE(S)                                                           \
+  template void Network<S>::Impl::RunForward(int, const Batch&);                           \
+  template void Network<S>::Impl::FindTotalWeight(const Batch&);                           \
+  template void Network<S>::Impl::ComputeLosses(int, const Batch&);                        \
+  template double Network<S>::Impl::SumLosses() const;                                     \
+  template typename Network<S>::Impl::Share Network<S>::Impl::ShareOf(int, int64_t) const; \
+  template CellStep<S> Network<S>::Impl::StepOf(Layer&, int64_t, const Share&);            \
+  template void Network<S>::Impl::Pack(int, const PackedMatrix<S>&, const S*, int64_t);    \
   template void Network<S>::Impl::PackTransposed(int, const PackedMatrix<S>&, const S*, int64_t);
 GRADWATCH_INSTANTIATE(float)
 GRADWATCH_INSTANTIATE(double)

@@ -34,14 +34,14 @@ struct TileWork {
   int64_t depth;
   const S* a;
   int64_t lda;
-  const S* b;             // [depth, kPanel] for each panel.
-  int64_t panel_stride;   // Entries from one panel to the next.
+  const S* b;            // [depth, kPanel] for each panel.
+  int64_t panel_stride;  // Entries from one panel to the next.
   S* c;
   int64_t ldc;
-  int64_t columns;        // Of c, at most panels * kPanel.
-  const S* ahead;         // What is worth fetching meanwhile, as much as one panel.
+  int64_t columns;  // Of c, at most panels * kPanel.
+  const S* ahead;   // What is worth fetching meanwhile, as much as one panel.
   Into into;
-  const S* start;         // With kOverwrite: [columns], or null for zeros.
+  const S* start;  // With kOverwrite: [columns], or null for zeros.
 };
 
 template <typename S, int kRows, int kPanels, bool kPackedLeft>
@@ -118,12 +118,11 @@ using TileFunction = void (*)(const TileWork<S, kPackedLeft>&);
 template <typename S, bool kPackedLeft, bool kOnePanel, size_t... kIndex>
 constexpr auto MakeTiles(std::index_sequence<kIndex...>) {
   return std::array<TileFunction<S, kPackedLeft>, sizeof...(kIndex)>{
-      Tile<S, static_cast<int>(kIndex) + 1,
-           kOnePanel ? 1 : PanelsOf(static_cast<int>(kIndex) + 1), kPackedLeft>...};
+      Tile < S, static_cast<int>(kIndex) + 1,
+      kOnePanel ? 1 : PanelsOf(static_cast<int>(kIndex) + 1), kPackedLeft > ...};
 }
 template <typename S, bool kPackedLeft, bool kOnePanel>
-constexpr auto kTiles =
-    MakeTiles<S, kPackedLeft, kOnePanel>(std::make_index_sequence<kTileRows>());
+constexpr auto kTiles = MakeTiles<S, kPackedLeft, kOnePanel>(std::make_index_sequence<kTileRows>());
 
 // Rows of tile number `tile` of `tiles` over `rows` rows: nearly equal ones.
 int64_t TileBegin(int64_t rows, int64_t tile, int64_t tiles) { return rows * tile / tiles; }
@@ -147,8 +146,8 @@ void MultiplyBlock(TileWork<S, kPackedLeft> work, int64_t rows, int64_t columns)
     for (int64_t tile = 0; tile < tiles; ++tile) {
       // A packed left operand comes in whole tiles.
       const int64_t first = kPackedLeft ? tile * kTileRows : TileBegin(rows, tile, tiles);
-      const int64_t last = kPackedLeft ? std::min(rows, first + kTileRows)
-                                       : TileBegin(rows, tile + 1, tiles);
+      const int64_t last =
+          kPackedLeft ? std::min(rows, first + kTileRows) : TileBegin(rows, tile + 1, tiles);
       work.a = a + (kPackedLeft ? tile * kTileRows * work.depth : first * work.lda);
       work.c = c + first * work.ldc + j;
       // The first tile fetches the next panel for all; for the others there is nothing to do.
@@ -227,8 +226,8 @@ void ForPanels(S* data, int64_t outputs, int64_t depth, Range range, Body&& body
 
 template <typename S>
 int64_t PackedMatrix<S>::Size(int64_t outputs, int64_t depth) {
-  const int64_t padded = SaturatingMultiply(outputs / kPanel<S> + (outputs % kPanel<S> != 0),
-                                            kPanel<S>);
+  const int64_t padded =
+      SaturatingMultiply(outputs / kPanel<S> + (outputs % kPanel<S> != 0), kPanel<S>);
   return SaturatingMultiply(padded, depth);
 }
 

@@ -5,14 +5,14 @@
 
 #include "absl/types/span.h"
 #include "server/base/range.h"
-#include "server/nn/buffer.h"
 #include "server/base/vector.h"
+#include "server/nn/buffer.h"
 
 namespace gradwatch::nn {
 
-// All matrix products of the room: one kernel for all of them, over weights that are packed once and
-// used for many products, or over two operands packed as they are needed. Matrices are row-major
-// with a leading dimension (entries from one row to the next).
+// All matrix products of the room: one kernel for all of them, over weights that are packed once
+// and used for many products, or over two operands packed as they are needed. Matrices are
+// row-major with a leading dimension (entries from one row to the next).
 //
 // Every entry of a product is one sum over the depth in an order that depends on the depth alone:
 // not on the other rows and outputs that are asked for. So the work may be split among threads by
@@ -46,8 +46,8 @@ class PackedMatrix {
   void PackTransposed(const S* w, int64_t ld, Range outputs) const;
 
   // c [rows, …] = (c, or 0, or `start` in every row) + x [rows, depth] * packed^T, for a range of
-  // outputs, all of which are packed. `c` and `start` begin at the first output of the range; `start`
-  // may be null and is used with kOverwrite.
+  // outputs, all of which are packed. `c` and `start` begin at the first output of the range;
+  // `start` may be null and is used with kOverwrite.
   void Multiply(Range outputs, int64_t rows, const S* x, int64_t ldx, Into into, const S* start,
                 S* c, int64_t ldc) const;
 
@@ -96,7 +96,7 @@ template <typename S>
 constexpr int64_t OuterProductWorkspace() {
   using namespace internal;
   constexpr int64_t left = kLeftTiles * kTileRows * kDepthMax;
-  constexpr int64_t right = (kColumnsMax + kPanel<S>) * kDepthMax;
+  constexpr int64_t right = (kColumnsMax + kPanel<S>)*kDepthMax;
   return (left + right + 15) / 16 * 16;
 }
 

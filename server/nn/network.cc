@@ -13,8 +13,8 @@ template <typename S>
 Network<S>::Impl::Impl(const NetworkConfig& config, int64_t rows_max, int64_t time_steps_max,
                        ThreadTeam* team)
     : config_(config),
-      plan_(Plan::Of<S>(config, rows_max, time_steps_max,
-                        team == nullptr ? 1 : team->threads_max())),
+      plan_(
+          Plan::Of<S>(config, rows_max, time_steps_max, team == nullptr ? 1 : team->threads_max())),
       parameters_(ParametersOf(config)),
       weights_(plan_.parameters),
       gradients_(plan_.parameters),

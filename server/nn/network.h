@@ -42,12 +42,13 @@ struct LayerTrace {
 
   // From here on only at Detail::kFull.
   absl::Span<const double> hidden_gradient_norm;  // ||dL/dh_t|| alone, t = 0..T-1.
-  absl::Span<const double> hidden_rms;  // sqrt(mean h^2), t = 0..T-1.
-  absl::Span<const double> hidden_max;  // max |h|, t = 0..T-1.
-  absl::Span<const double> cell_rms;    // LSTM: sqrt(mean c^2); empty for other cells.
-  absl::Span<const double> cell_max;    // LSTM: max |c|.
+  absl::Span<const double> hidden_rms;            // sqrt(mean h^2), t = 0..T-1.
+  absl::Span<const double> hidden_max;            // max |h|, t = 0..T-1.
+  absl::Span<const double> cell_rms;              // LSTM: sqrt(mean c^2); empty for other cells.
+  absl::Span<const double> cell_max;              // LSTM: max |c|.
 
-  // Share of all valid (t, row, unit) with |h| > 0.99; for ReLU, which has no upper end, with h = 0.
+  // Share of all valid (t, row, unit) with |h| > 0.99; for ReLU, which has no upper end, with h =
+  // 0.
   double saturated_share = std::numeric_limits<double>::quiet_NaN();
   // RNN ReLU: share of the units that are 0 at every (t, row). NaN for other cells.
   double dead_share = std::numeric_limits<double>::quiet_NaN();

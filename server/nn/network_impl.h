@@ -127,9 +127,7 @@ class Network<S>::Impl {
   void UnitBarrier() {
     if (by_units_) Barrier();
   }
-  S* Workspace(int member) {
-    return workspaces_.data() + member * OuterProductWorkspace<S>();
-  }
+  S* Workspace(int member) { return workspaces_.data() + member * OuterProductWorkspace<S>(); }
   // Calls body(range, offset) for the rows of a matrix [gates * H, …] that belong to some units.
   // All units at once where they are all.
   template <typename Body>

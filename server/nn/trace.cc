@@ -104,9 +104,7 @@ int TraceRecorder::CountedGates() const {
 }
 
 // The gate that ends in tanh: n of the GRU, g of the LSTM.
-bool TraceRecorder::IsCandidate(int gate) const {
-  return cell_ != Cell::kRnnSigmoid && gate == 2;
-}
+bool TraceRecorder::IsCandidate(int gate) const { return cell_ != Cell::kRnnSigmoid && gate == 2; }
 
 template <typename S>
 void TraceRecorder::CountGates(Counts* counts, const S* h, const S* gates) const {

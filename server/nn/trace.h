@@ -31,7 +31,8 @@ class TraceRecorder {
   template <typename S>
   void RecordStates(int member, int64_t position, const S* h, const S* c, const S* gates);
 
-  // The carry that arrives at a position, and the whole adjoint there; c all zero where there is none.
+  // The carry that arrives at a position, and the whole adjoint there; c all zero where there is
+  // none.
   void RecordCarry(int64_t position, const Squares& h, const Squares& c) {
     At(kCarry, position) = h.Total() + c.Total();
   }

@@ -70,15 +70,15 @@ struct AdamRule {
     using packet::padd;
     using packet::pdiv;
     using packet::pmul;
-    const Packet<S> m = padd(pmul(Constant<S>(beta1), state[0]),
-                             pmul(Constant<S>(one_minus_beta1), g));
-    const Packet<S> v = padd(pmul(Constant<S>(beta2), state[1]),
-                             pmul(pmul(Constant<S>(one_minus_beta2), g), g));
+    const Packet<S> m =
+        padd(pmul(Constant<S>(beta1), state[0]), pmul(Constant<S>(one_minus_beta1), g));
+    const Packet<S> v =
+        padd(pmul(Constant<S>(beta2), state[1]), pmul(pmul(Constant<S>(one_minus_beta2), g), g));
     const Packet<S> root = pdiv(packet::psqrt(v), Constant<S>(root_correction));
     out->state[0] = m;
     out->state[1] = v;
-    out->weights = packet::psub(
-        w, pmul(Constant<S>(rate), pdiv(m, padd(root, Constant<S>(epsilon)))));
+    out->weights =
+        packet::psub(w, pmul(Constant<S>(rate), pdiv(m, padd(root, Constant<S>(epsilon)))));
   }
 };
 
@@ -236,7 +236,8 @@ int Optimizer<S>::Search(const Rule& rule, const Update& update) {
       finite = finite && AllFinite(work.weights, n);
       for (int v = 0; v < Rule::kVectors; ++v) finite = finite && AllFinite(work.state[v], n);
       for (int64_t i = 0; i < n; ++i) {
-        const double change = static_cast<double>(work.weights[i]) - static_cast<double>(weights[i]);
+        const double change =
+            static_cast<double>(work.weights[i]) - static_cast<double>(weights[i]);
         if (std::abs(change) > largest_change) largest_change = std::abs(change);
       }
     });

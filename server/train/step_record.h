@@ -25,7 +25,8 @@ void FillTensorStats(const stats::TensorSummary& summary, const stats::Log2Histo
 // v1::NonFiniteOrigin.
 void FillOrigin(const nn::NonFinite& origin, v1::NonFiniteOrigin* message);
 
-// One message for each layer from the last ForwardBackward at nn::Detail::kFull. The lag profile exists only for a loss at the last step.
+// One message for each layer from the last ForwardBackward at nn::Detail::kFull. The lag profile
+// exists only for a loss at the last step.
 template <typename S>
 void FillLayerTimeStats(const nn::Network<S>& network, v1::StepStats* record);
 

@@ -485,8 +485,8 @@ int64_t MemoryBytesOf(const v1::Job& job, const data::TaskShape& shape) {
   // What statistics and optimizer note of each chunk of the weights.
   constexpr auto kChunkNoteBytes =
       static_cast<int64_t>(sizeof(stats::ChunkSummary<double>) + 4 * sizeof(Squares));
-  const int64_t chunks = nn::SaturatingMultiply(nn::ParameterCountOf(config) / stats::kChunk,
-                                                kChunkNoteBytes);
+  const int64_t chunks =
+      nn::SaturatingMultiply(nn::ParameterCountOf(config) / stats::kChunk, kChunkNoteBytes);
   for (const int64_t part :
        {optimizer, state_aside, chunks, data::SourceMemoryBytes(job, shape), kFixedBytes}) {
     bytes = nn::SaturatingAdd(bytes, part);

@@ -14,8 +14,8 @@
 #include "nlohmann/json.hpp"
 #include "server/base/philox.h"
 #include "server/nn/buffer.h"
-#include "server/nn/gemm.h"
 #include "server/nn/engine_level.h"
+#include "server/nn/gemm.h"
 #include "tests/bench/flags.h"
 #include "tests/bench/machine_peak.h"
 #include "tests/bench/shapes.h"
@@ -196,7 +196,8 @@ int Run(absl::Span<const std::string> args) {
   }
   const double peak = PeakOf();
   if (!flags.json) {
-    std::printf("engine %s, multiply-add peak %.1f GFLOP/s, 1 thread\n", nn::EngineLevel(), peak / 1e9);
+    std::printf("engine %s, multiply-add peak %.1f GFLOP/s, 1 thread\n", nn::EngineLevel(),
+                peak / 1e9);
   }
   for (const Product& product : *products) {
     Print(product, RatesOf(product, flags.seconds), peak, flags.json);

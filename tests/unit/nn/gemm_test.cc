@@ -234,16 +234,21 @@ TYPED_TEST(Gemm, GivesTheSameBitsForSeveralTermsAsForEachAlone) {
   constexpr int64_t kOutputs = 21;
   Buffer<S> workspace(OuterProductWorkspace<S>());
   const std::vector<S> g = Random<S>(kRows * kOutputs, 1);
-  for (const auto& [one, two] : {std::pair{256, 2}, {256, 64}, {300, 300}, {5, 7}, {1, 256},
-                                 {224, kPanel<S>}, {600, 1}, {256, kPanel<S> + 1}}) {
+  for (const auto& [one, two] : {std::pair{256, 2},
+                                 {256, 64},
+                                 {300, 300},
+                                 {5, 7},
+                                 {1, 256},
+                                 {224, kPanel<S>},
+                                 {600, 1},
+                                 {256, kPanel<S> + 1}}) {
     const std::vector<S> x1 = Random<S>(kRows * one, 2);
     const std::vector<S> x2 = Random<S>(kRows * two, 3);
     std::vector<S> together(static_cast<size_t>(kOutputs * (one + two)));
     std::vector<S> alone = together;
     const auto terms = [&](std::vector<S>& c) {
-      return std::array<OuterTerm<S>, 2>{
-          {{one, x1.data(), one, c.data(), one},
-           {two, x2.data(), two, c.data() + kOutputs * one, two}}};
+      return std::array<OuterTerm<S>, 2>{{{one, x1.data(), one, c.data(), one},
+                                          {two, x2.data(), two, c.data() + kOutputs * one, two}}};
     };
 
     AddOuterProducts<S>({0, kOutputs}, kRows, g.data(), kOutputs, terms(together), nullptr,

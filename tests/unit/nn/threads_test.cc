@@ -37,16 +37,15 @@ Outcome RunsOf(const NetworkConfig& config, int64_t rows, int threads) {
   Outcome outcome;
   for (const bool ragged : {false, true}) {
     const Batch batch = MakeBatch(
-        config, {.rows = rows, .time_steps = 9, .ragged = ragged, .restart = !ragged,
-                 .weighted = true});
+        config,
+        {.rows = rows, .time_steps = 9, .ragged = ragged, .restart = !ragged, .weighted = true});
     outcome.Add(network.ForwardBackward(batch, Detail::kFull));
     outcome.AddAll(network.gradients());
     outcome.AddAll(network.state());
     for (const LayerTrace& trace : network.traces()) {
-      for (const auto& values :
-           {trace.state_gradient_norm, trace.carry_norm, trace.carry_ratio,
-            trace.hidden_gradient_norm, trace.hidden_rms, trace.hidden_max, trace.cell_rms,
-            trace.cell_max}) {
+      for (const auto& values : {trace.state_gradient_norm, trace.carry_norm, trace.carry_ratio,
+                                 trace.hidden_gradient_norm, trace.hidden_rms, trace.hidden_max,
+                                 trace.cell_rms, trace.cell_max}) {
         outcome.AddAll(values);
       }
       outcome.Add(trace.saturated_share);
