@@ -417,6 +417,7 @@ void JobManager::Impl::MarkFinal(const JobPtr& job, v1::Job::State state,
 void JobManager::Impl::AnnounceFinal(const JobPtr& job) {
   feed_.EndJob(job->number);
   job->log.Close();
+  dispatcher_.Post(job);
   job->changes.NotifyAll();
   std::vector<JobPtr> forgotten;
   {

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "tests/bench/commands.h"
+#include "tests/bench/service_bench.h"
 
 namespace gradwatch::bench {
 namespace {
@@ -21,6 +22,11 @@ constexpr Command kCommands[] = {
     {"step", "Training steps, as tests/bench/pytorch_step.py times PyTorch's", &RunStep},
     {"gemm", "The engine's matrix products beside Eigen's", &RunGemm},
     {"peak", "What this CPU can do at most: multiply-adds and memory", &RunPeak},
+    {"publish", "What publishing a step costs the thread that trains", &RunPublish},
+    {"fanout", "Streams to many readers beside a bare gRPC server", &RunFanout},
+    {"submit", "Job creation beside a bare unary call", &RunSubmit},
+    {"scrape", "Scrapes of /metrics by number of jobs and step rate", &RunScrape},
+    {"jobs", "Many small jobs beside one job times the cores", &RunJobs},
     {"count", "A few small steps for an instruction counter", &RunCount},
 };
 
