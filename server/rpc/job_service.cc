@@ -56,14 +56,17 @@ class JobService final : public v1::JobService::CallbackService {
   grpc::ServerUnaryReactor* CreateJob(grpc::CallbackServerContext* context,
                                       const v1::CreateJobRequest* request,
                                       v1::Job* response) override {
-    return RunUnary(services_.reads, methods_["CreateJob"], context, request, response,
-                    [this](const auto& r) { return services_.jobs->Create(r); });
+    const auto create = [this](const auto& r) { return services_.jobs->Create(r); };
+    metrics::RpcMethod* const method = methods_["CreateJob"];
+    // Checking the settings is arithmetic on a few numbers.
+    if (request->validate_only()) return RunAtOnce(method, context, request, response, create);
+    return RunUnary(services_.reads, method, context, request, response, create);
   }
 
   grpc::ServerUnaryReactor* GetJob(grpc::CallbackServerContext* context,
                                    const v1::GetJobRequest* request, v1::Job* response) override {
-    return RunUnary(services_.reads, methods_["GetJob"], context, request, response,
-                    [this](const auto& r) { return services_.jobs->Get(r.name()); });
+    return RunAtOnce(methods_["GetJob"], context, request, response,
+                     [this](const auto& r) { return services_.jobs->Get(r.name()); });
   }
 
   grpc::ServerUnaryReactor* ListJobs(grpc::CallbackServerContext* context,
