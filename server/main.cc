@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "absl/synchronization/mutex.h"
 #include "server/base/log.h"
 #include "server/daemon.h"
 #include "server/daemon_options.h"
@@ -51,6 +52,8 @@ void WaitForEnd(const sigset_t& signals) {
 }
 
 int Serve(const DaemonOptions& options) {
+  // The packaged Abseil looks for cycles of locks at every Lock, under one lock for all.
+  absl::SetMutexDeadlockDetectionMode(absl::OnDeadlockCycle::kIgnore);
   InitLog(options.log_format, options.log_level);
   const sigset_t signals = BlockEndSignals();
   auto daemon = Daemon::Start(options);

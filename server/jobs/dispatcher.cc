@@ -6,7 +6,11 @@ namespace gradwatch::jobs {
 
 Dispatcher::Dispatcher() : thread_([this] { Work(); }) {}
 
-Dispatcher::~Dispatcher() { Stop(); }
+Dispatcher::~Dispatcher() {
+  Stop();
+  while (ServeAll()) {
+  }
+}
 
 void Dispatcher::Stop() {
   {

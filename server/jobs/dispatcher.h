@@ -44,8 +44,8 @@ class Dispatcher {
   };
   void Post(std::shared_ptr<Item> item);
 
-  // Serves what is posted and ends the thread; nothing is posted any more but by turns. Idempotent,
-  // by one thread at a time.
+  // Serves what is posted and ends the thread; what is posted later has its turn in the destructor.
+  // Idempotent, by one thread at a time.
   void Stop();
 
  private:

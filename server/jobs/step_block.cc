@@ -2,6 +2,7 @@
 
 #include <zstd.h>
 
+#include <algorithm>
 #include <cstring>
 #include <map>
 
@@ -65,11 +66,13 @@ int64_t StepBlock::bytes() const {
   return kOverheadBytes + static_cast<int64_t>(packed_.capacity());
 }
 
-StepBlock::Records StepBlock::Unpack() const {
+StepBlock::Records StepBlock::Unpack(int64_t step, int steps_max) const {
   const std::shared_ptr<const Unpacked> unpacked = GetUnpacked();
+  const auto begin = static_cast<size_t>(step - first_step_);
+  const size_t end = begin + std::min(count_ - begin, static_cast<size_t>(steps_max));
   Records records;
-  records.reserve(count_);
-  for (const StepRecord& record : unpacked->records) records.emplace_back(unpacked, &record);
+  records.reserve(end - begin);
+  for (size_t i = begin; i < end; ++i) records.emplace_back(unpacked, &unpacked->records[i]);
   return records;
 }
 

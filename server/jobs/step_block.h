@@ -33,10 +33,11 @@ class StepBlock {
   // What it counts for in a log. What Unpack gives belongs to those who read it.
   int64_t bytes() const;
 
-  // Its records, equal to those that it was made of. As long as somebody holds one of them, all
-  // callers share them; their wires stand one behind the other in memory.
+  // Its records from `step` on, which it has, at most `steps_max`: equal to those that it was made
+  // of. As long as somebody holds one of them, all callers share them; their wires stand one behind
+  // the other in memory.
   using Records = std::vector<std::shared_ptr<const StepRecord>>;
-  Records Unpack() const;
+  Records Unpack(int64_t step, int steps_max) const;
 
  private:
   struct Unpacked;

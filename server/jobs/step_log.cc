@@ -30,11 +30,11 @@ class Portion {
  public:
   Portion(int steps_max, int64_t bytes_max) : steps_max_(steps_max), bytes_max_(bytes_max) {}
 
-  bool Take(const Record& record) {
+  bool Take(Record record) {
     if (static_cast<int64_t>(records_.size()) >= steps_max_) return false;
     bytes_ += static_cast<int64_t>(record->wire.size());
     if (bytes_ > bytes_max_ && !records_.empty()) return false;
-    records_.push_back(record);
+    records_.push_back(std::move(record));
     return true;
   }
 
@@ -66,8 +66,8 @@ struct StepLog::Shared {
 
   bool CompactionIsDue() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu) {
     const auto steps = static_cast<int>(live.size());
-    return steps >= kLiveSteps + kBlockSteps ||
-           (live_bytes > bytes_max / 8 + kBlockBytes && steps > 2 * kBlockStepsMin);
+    if (steps >= kLiveSteps + kBlockSteps) return true;
+    return (closed || live_bytes > bytes_max / 8 + kBlockBytes) && steps > 2 * kBlockStepsMin;
   }
 
   void ForgetBeyondBound(Forgotten* forgotten) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu) {
@@ -220,9 +220,8 @@ absl::StatusOr<StepLog::Records> StepLog::Read(int64_t step, int steps_max,
     }
     Portion portion(steps_max, bytes_max);
     if (block != nullptr && step <= block->last_step()) {
-      const StepBlock::Records unpacked = block->Unpack();
-      for (auto i = static_cast<size_t>(step - block->first_step()); i < unpacked.size(); ++i) {
-        if (!portion.Take(unpacked[i])) break;
+      for (Record& record : block->Unpack(step, steps_max)) {
+        if (!portion.Take(std::move(record))) break;
       }
     } else {
       shared.ForEachLive(step, [&portion](const Record& record) { return portion.Take(record); });

@@ -39,7 +39,7 @@ class StepLog {
   // Wakes readers and compresses what is due.
   void Serve();
 
-  // No more steps will come (a final state). Wakes readers.
+  // No more steps will come (a final state). Wakes readers. Serve is due, since nothing is live now.
   void Close();
   bool closed() const;
 

@@ -26,8 +26,12 @@ void StatsFrame::AddStep(const Record& record, bool scalars_only) {
   bytes_ += record->wire.size();
   // Every string ends with a zero byte, so what touches is part of one.
   const bool touches = !run_.empty() && run_.data() + run_.size() == record->wire.data();
-  if (!touches) FlushRun();
-  run_ = touches ? absl::string_view(run_.data(), run_.size() + record->wire.size()) : record->wire;
+  if (touches) {
+    run_ = absl::string_view(run_.data(), run_.size() + record->wire.size());
+    return;
+  }
+  FlushRun();
+  run_ = record->wire;
   run_owner_ = record;
 }
 

@@ -140,6 +140,18 @@ TEST(StepLogTest, ReadsNotBeyondACompressedBlock) {
   EXPECT_THAT(StepsOf(*log.Read(254, 100, 1)), testing::ElementsAre(254));
 }
 
+TEST(StepLogTest, CompressesAllButTheNewestStepsOnceItIsClosed) {
+  StepLog log(1 << 30);
+  for (int64_t step = 0; step < 1000; ++step) Append(step, &log);
+  const int64_t bytes = log.bytes();
+
+  log.Close();
+  log.Serve();
+
+  EXPECT_LT(log.bytes(), bytes / 2);
+  EXPECT_TRUE(HoldsAllFrom(0, log));
+}
+
 TEST(StepLogTest, HoldsItsBoundAndForgetsCompressedStepsBlockByBlock) {
   const int64_t one = MakeRecord(StatsOf(5000))->bytes();
   const int64_t bytes_max = one * 1600;

@@ -98,7 +98,7 @@ TEST(StatsFrameTest, SharesRecordsThatStandTogether) {
   const jobs::StepBlock block(records);
   StatsFrame frame;
 
-  for (const auto& record : block.Unpack()) frame.AddStep(record, false);
+  for (const auto& record : block.Unpack(0, 100)) frame.AddStep(record, false);
 
   EXPECT_EQ(frame.bytes(), expected.ByteSizeLong());
   const grpc::ByteBuffer buffer = frame.Finish();
