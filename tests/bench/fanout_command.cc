@@ -102,7 +102,7 @@ void MeasureHistory(const Options& options) {
     for (int round = 0; round < options.rounds; ++round) {
       Cost cost[2];
       for (const int which : {round % 2, 1 - round % 2}) {
-        seconds[which] =
+        cost[which] =
             ReadAll(which == 0 ? real.port() : bare.port(), streams, request, messages.size());
       }
       const auto sent = static_cast<double>(messages.size()) * streams;
