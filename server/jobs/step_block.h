@@ -33,11 +33,10 @@ class StepBlock {
   // What it counts for in a log. What Unpack gives belongs to those who read it.
   int64_t bytes() const;
 
-  // Its records from `step` on, which it has, at most `steps_max`: equal to those that it was made
-  // of. As long as somebody holds one of them, all callers share them; their wires stand one behind
-  // the other in memory.
-  using Records = std::vector<std::shared_ptr<const StepRecord>>;
-  Records Unpack(int64_t step, int steps_max) const;
+  // Its records from `step` on, which it has, as far as `limit` admits them: equal to those that it
+  // was made of. As long as somebody keeps them, all callers share them; their wires stand one
+  // behind the other in memory.
+  StepRecords Unpack(int64_t step, PortionLimit limit) const;
 
  private:
   struct Unpacked;
