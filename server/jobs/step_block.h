@@ -18,8 +18,8 @@ namespace gradwatch::jobs {
 // change from step to step (tags, exponents, the head of slow values) makes long runs.
 //
 // Measured with 1 and 2 layers of LSTM on the adding task: the bytes of a record shrink to 0.5 of
-// their size at BASIC and to 0.6 at FULL (the rest is the noise of the numbers themselves), and what
-// a log counts for a step to 0.32 to 0.37 and to 0.53 to 0.60.
+// their size at BASIC and to 0.6 at FULL (the rest is the noise of the numbers themselves), and
+// what a log counts for a step to 0.32 to 0.37 and to 0.53 to 0.60.
 //
 // Threads: safe; immutable but for a memory of who looks into it now.
 class StepBlock {
