@@ -54,8 +54,8 @@ bool Dispatcher::ServeAll() {
   while (oldest != nullptr) {
     const std::shared_ptr<Item> item = std::move(oldest->self_);
     oldest = oldest->next_;
-    // First: what is posted from now on has another turn.
-    item->posted_ = false;
+    // First: what is posted from now on has another turn, and what was posted up to now is seen.
+    item->posted_.exchange(false);
     item->Serve();
   }
   return true;

@@ -254,12 +254,13 @@ absl::StatusOr<v1::Job> JobManager::Impl::Create(const v1::CreateJobRequest& req
         {"request_id", absl::StrCat("has ", request.request_id().size(), " characters; at most ",
                                     kRequestIdLengthMax, " are allowed")});
   }
-  v1::CreateJobRequest body;
-  *body.mutable_job() = RequestedPart(request.job());
-  body.set_job_id(request.job_id());
-  body.set_request_id(request.request_id());
-
-  v1::Job job = body.job();
+  v1::Job job = RequestedPart(request.job());
+  v1::CreateJobRequest body;  // What is kept of the request.
+  if (!request.validate_only()) {
+    *body.mutable_job() = job;
+    body.set_job_id(request.job_id());
+    body.set_request_id(request.request_id());
+  }
   train::FillDefaults(&job);
   const auto admission = CheckAtDoor(job, std::move(violations));
 

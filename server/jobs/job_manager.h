@@ -118,7 +118,7 @@ class JobManager {
 
   // One portion of a job's statistics.
   struct StatsPortion {
-    std::vector<std::shared_ptr<const StepRecord>> steps;
+    StepRecords steps;
     int64_t dropped_before = 0;
     v1::FoldedStats folded;          // With count 0 when nothing was folded.
     std::unique_ptr<v1::Job> final_job;  // Set in the last portion.

@@ -106,20 +106,18 @@ absl::Status LogReader::FoldSteps(int64_t last, JobManager::StatsPortion* portio
     const auto wanted = static_cast<int>(std::min<int64_t>(kPortionSteps, last - next_ + 1));
     ASSIGN_OR_RETURN(const auto records, ReadKept(wanted, portion));
     if (records.empty()) break;
-    for (const auto& record : records) {
-      if (newest != nullptr) Fold(*newest, &portion->folded);
-      newest = record;
-    }
+    if (newest != nullptr) Fold(*newest, &portion->folded);
+    for (size_t i = 0; i + 1 < records.size(); ++i) Fold(*records[i], &portion->folded);
+    newest = records.Share(records.size() - 1);
     next_ += static_cast<int64_t>(records.size());
   }
-  if (newest != nullptr) portion->steps.push_back(std::move(newest));
+  if (newest != nullptr) portion->steps.Add(std::move(newest));
   return absl::OkStatus();
 }
 
 // From next_ on. What is no longer kept is an error for a lossless reader and counted as dropped
 // for another.
-absl::StatusOr<std::vector<std::shared_ptr<const StepRecord>>> LogReader::ReadKept(
-    int steps_max, JobManager::StatsPortion* portion) {
+absl::StatusOr<StepRecords> LogReader::ReadKept(int steps_max, JobManager::StatsPortion* portion) {
   for (;;) {
     auto records = source_.log->Read(next_, steps_max, kPortionBytes);
     if (records.ok() || lossless_) return records;

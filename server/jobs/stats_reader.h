@@ -57,7 +57,7 @@ class LogReader final : public JobManager::StatsReader {
   bool decimates() const { return min_interval_ > absl::ZeroDuration(); }
   absl::Status ReadSteps(int64_t last, JobManager::StatsPortion* portion);
   absl::Status FoldSteps(int64_t last, JobManager::StatsPortion* portion);
-  absl::StatusOr<std::vector<std::shared_ptr<const StepRecord>>> ReadKept(
+  absl::StatusOr<StepRecords> ReadKept(
       int steps_max, JobManager::StatsPortion* portion);
   void AwaitStep();
   void AwaitInterval();

@@ -2,7 +2,6 @@
 
 #include <zstd.h>
 
-#include <algorithm>
 #include <cstring>
 #include <map>
 
@@ -66,13 +65,13 @@ int64_t StepBlock::bytes() const {
   return kOverheadBytes + static_cast<int64_t>(packed_.capacity());
 }
 
-StepBlock::Records StepBlock::Unpack(int64_t step, int steps_max) const {
+StepRecords StepBlock::Unpack(int64_t step, PortionLimit limit) const {
   const std::shared_ptr<const Unpacked> unpacked = GetUnpacked();
-  const auto begin = static_cast<size_t>(step - first_step_);
-  const size_t end = begin + std::min(count_ - begin, static_cast<size_t>(steps_max));
-  Records records;
-  records.reserve(end - begin);
-  for (size_t i = begin; i < end; ++i) records.emplace_back(unpacked, &unpacked->records[i]);
+  StepRecords records(unpacked);
+  for (auto i = static_cast<size_t>(step - first_step_); i < count_; ++i) {
+    if (!limit.Admits(unpacked->records[i])) break;
+    records.Add(&unpacked->records[i]);
+  }
   return records;
 }
 

@@ -25,29 +25,6 @@ absl::Status NotKept(int64_t step, int64_t oldest) {
       "STEP_NOT_KEPT", {{"step", absl::StrCat(step)}, {"oldest_step", absl::StrCat(oldest)}});
 }
 
-// Takes records one by one until the limits are reached.
-class Portion {
- public:
-  Portion(int steps_max, int64_t bytes_max) : steps_max_(steps_max), bytes_max_(bytes_max) {}
-
-  bool Take(Record record) {
-    if (static_cast<int64_t>(records_.size()) >= steps_max_) return false;
-    bytes_ += static_cast<int64_t>(record->wire.size());
-    if (bytes_ > bytes_max_ && !records_.empty()) return false;
-    records_.push_back(std::move(record));
-    return true;
-  }
-
-  bool empty() const { return records_.empty(); }
-  StepLog::Records Release() { return std::move(records_); }
-
- private:
-  const int steps_max_;
-  const int64_t bytes_max_;
-  int64_t bytes_ = 0;
-  StepLog::Records records_;
-};
-
 }  // namespace
 
 struct StepLog::Shared {
@@ -161,7 +138,7 @@ bool StepLog::CompactOldest() {
     first = shared.live.front()->step;
     steps_max = std::min(kBlockSteps, static_cast<int>(shared.live.size()) - kBlockStepsMin);
   }
-  Records records;
+  std::vector<Record> records;
   int64_t bytes = 0;
   shared.ForEachLive(first, [&](const Record& record) {
     records.push_back(record);
@@ -205,8 +182,7 @@ int64_t StepLog::bytes() const {
   return shared_->live_bytes + shared_->block_bytes;
 }
 
-absl::StatusOr<StepLog::Records> StepLog::Read(int64_t step, int steps_max,
-                                               int64_t bytes_max) const {
+absl::StatusOr<StepRecords> StepLog::Read(int64_t step, int steps_max, int64_t bytes_max) const {
   Shared& shared = *shared_;
   for (;;) {
     Block block;
@@ -218,17 +194,16 @@ absl::StatusOr<StepLog::Records> StepLog::Read(int64_t step, int steps_max,
           [](int64_t wanted, const Block& other) { return wanted < other->first_step(); });
       if (after != shared.blocks.begin()) block = *std::prev(after);
     }
-    Portion portion(steps_max, bytes_max);
-    if (block != nullptr && step <= block->last_step()) {
-      for (Record& record : block->Unpack(step, steps_max)) {
-        if (!portion.Take(std::move(record))) break;
-      }
-    } else {
-      shared.ForEachLive(step, [&portion](const Record& record) { return portion.Take(record); });
-      // Compressed or forgotten between the two locks: look again.
-      if (portion.empty() && step <= shared.newest) continue;
-    }
-    return portion.Release();
+    PortionLimit limit(steps_max, bytes_max);
+    if (block != nullptr && step <= block->last_step()) return block->Unpack(step, limit);
+    StepRecords records;
+    shared.ForEachLive(step, [&](const Record& record) {
+      if (!limit.Admits(*record)) return false;
+      records.Add(record);
+      return true;
+    });
+    // Unless it was compressed or forgotten between the two locks.
+    if (!records.empty() || step > shared.newest) return records;
   }
 }
 

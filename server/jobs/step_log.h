@@ -39,7 +39,8 @@ class StepLog {
   // Wakes readers and compresses what is due.
   void Serve();
 
-  // No more steps will come (a final state). Wakes readers. Serve is due, since nothing is live now.
+  // No more steps will come (a final state). Wakes readers. Serve is due, since nothing is live
+  // now.
   void Close();
   bool closed() const;
 
@@ -52,8 +53,7 @@ class StepLog {
   // Records from `step` on, at most `steps_max` of them and about `bytes_max` bytes (at least one
   // if there is one); of compressed ones not beyond the block. Empty when `step` is not recorded
   // yet. OUT_OF_RANGE quoting the oldest kept step when it is no longer kept.
-  using Records = std::vector<std::shared_ptr<const StepRecord>>;
-  absl::StatusOr<Records> Read(int64_t step, int steps_max, int64_t bytes_max) const;
+  absl::StatusOr<StepRecords> Read(int64_t step, int steps_max, int64_t bytes_max) const;
 
   // Calls `notify` once when a later step was appended and Serve called, or at Close (at once when
   // `step` is recorded or the log is closed already). It only hands work on. The token cancels when

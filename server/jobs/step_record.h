@@ -1,9 +1,12 @@
 #ifndef GRADWATCH_SERVER_JOBS_STEP_RECORD_H_
 #define GRADWATCH_SERVER_JOBS_STEP_RECORD_H_
 
+#include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "absl/strings/string_view.h"
 #include "gradwatch/v1/stats.pb.h"
@@ -39,6 +42,63 @@ struct StepRecord {
 
   // What it counts for in a log: its bytes and its share of the bookkeeping.
   int64_t bytes() const;
+};
+
+// Records that somebody reads, in order, and what keeps them: one owner for each, or one for all,
+// which spares a count for each.
+class StepRecords {
+ public:
+  StepRecords() = default;
+  explicit StepRecords(std::shared_ptr<const void> owner_of_all) {
+    owners_.push_back(std::move(owner_of_all));
+  }
+
+  // Without an owner of all.
+  void Add(std::shared_ptr<const StepRecord> record) {
+    records_.push_back(record.get());
+    owners_.push_back(std::move(record));
+  }
+  // With an owner of all.
+  void Add(const StepRecord* record) { records_.push_back(record); }
+
+  size_t size() const { return records_.size(); }
+  bool empty() const { return records_.empty(); }
+  const StepRecord* operator[](size_t i) const { return records_[i]; }
+  const StepRecord* front() const { return records_.front(); }
+  const StepRecord* back() const { return records_.back(); }
+  auto begin() const { return records_.begin(); }
+  auto end() const { return records_.end(); }
+
+  const std::shared_ptr<const void>& owner(size_t i) const {
+    return owners_[owners_.size() == 1 ? 0 : i];
+  }
+  std::shared_ptr<const StepRecord> Share(size_t i) const { return {owner(i), records_[i]}; }
+
+ private:
+  std::vector<const StepRecord*> records_;
+  std::vector<std::shared_ptr<const void>> owners_;
+};
+
+// How many records are read at once: at most `steps_max`, and about `bytes_max` bytes, but at
+// least one.
+class PortionLimit {
+ public:
+  PortionLimit(int steps_max, int64_t bytes_max) : steps_left_(steps_max), bytes_left_(bytes_max) {}
+
+  // Whether the next record is part of it.
+  bool Admits(const StepRecord& record) {
+    const auto bytes = static_cast<int64_t>(record.wire.size());
+    if (steps_left_ == 0 || (bytes > bytes_left_ && !first_)) return false;
+    first_ = false;
+    --steps_left_;
+    bytes_left_ -= bytes;
+    return true;
+  }
+
+ private:
+  int steps_left_;
+  int64_t bytes_left_;
+  bool first_ = true;
 };
 
 // Serialises `stats` once.

@@ -7,7 +7,7 @@
 namespace gradwatch::rpc {
 namespace {
 
-using Record = std::shared_ptr<const jobs::StepRecord>;
+using Owner = std::shared_ptr<const void>;
 
 // Tag of a field with a length before its bytes (wire type 2).
 constexpr uint8_t kStepsTag = (v1::StreamStatsResponse::kStepsFieldNumber << 3) | 2;
@@ -21,18 +21,18 @@ void AppendVarint(uint32_t value, std::string* out) {
 
 }  // namespace
 
-void StatsFrame::AddStep(const Record& record, bool scalars_only) {
-  if (scalars_only) return AddScalars(*record);
-  bytes_ += record->wire.size();
+void StatsFrame::AddStep(const jobs::StepRecord& record, const Owner& owner, bool scalars_only) {
+  if (scalars_only) return AddScalars(record);
+  bytes_ += record.wire.size();
   // Every string ends with a zero byte, so what touches is part of one.
-  const bool touches = !run_.empty() && run_.data() + run_.size() == record->wire.data();
+  const bool touches = !run_.empty() && run_.data() + run_.size() == record.wire.data();
   if (touches) {
-    run_ = absl::string_view(run_.data(), run_.size() + record->wire.size());
+    run_ = absl::string_view(run_.data(), run_.size() + record.wire.size());
     return;
   }
   FlushRun();
-  run_ = record->wire;
-  run_owner_ = record;
+  run_ = record.wire;
+  run_owner_ = owner;
 }
 
 void StatsFrame::AddScalars(const jobs::StepRecord& record) {
@@ -58,7 +58,7 @@ void StatsFrame::FlushRun() {
     // gRPC takes a pointer to bytes that it may write in theory; it never does.
     slices_.emplace_back(
         const_cast<char*>(run_.data()), run_.size(),
-        [](void* owner) { delete static_cast<Record*>(owner); }, new Record(std::move(run_owner_)));
+        [](void* owner) { delete static_cast<Owner*>(owner); }, new Owner(std::move(run_owner_)));
   }
   run_ = {};
   run_owner_.reset();

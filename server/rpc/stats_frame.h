@@ -23,8 +23,9 @@ class StatsFrame {
   // From this size on a run is shared.
   static constexpr size_t kShareBytesMin = 2048;
 
-  // Adds one step; without its details when `scalars_only`.
-  void AddStep(const std::shared_ptr<const jobs::StepRecord>& record, bool scalars_only);
+  // Adds one step, which `owner` keeps; without its details when `scalars_only`.
+  void AddStep(const jobs::StepRecord& record, const std::shared_ptr<const void>& owner,
+               bool scalars_only);
 
   // Adds everything of `rest`, which has no steps.
   void AddRest(const v1::StreamStatsResponse& rest);
@@ -44,7 +45,7 @@ class StatsFrame {
   std::vector<grpc::Slice> slices_;
   std::string copied_;     // Follows the slices.
   absl::string_view run_;  // Follows what is copied; whole records.
-  std::shared_ptr<const jobs::StepRecord> run_owner_;
+  std::shared_ptr<const void> run_owner_;
 };
 
 }  // namespace gradwatch::rpc

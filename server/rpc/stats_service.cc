@@ -58,14 +58,18 @@ class StreamStatsCall final : public WriteStream<grpc::ByteBuffer> {
     StatsFrame frame;
     const size_t first = next_;
     while (next_ < portion_.steps.size() && (next_ == first || frame.bytes() < kMessageBytes)) {
-      frame.AddStep(portion_.steps[next_], scalars_only_);
-      portion_.steps[next_].reset();
+      frame.AddStep(*portion_.steps[next_], portion_.steps.owner(next_), scalars_only_);
       ++next_;
     }
     services_.metrics->EventsSent(static_cast<int64_t>(next_ - first));
     if (next_ == portion_.steps.size() && portion_.final_job != nullptr) {
       rest.set_allocated_final_job(portion_.final_job.release());
       ended_ = true;
+    }
+    // A stream that waits keeps nothing.
+    if (next_ == portion_.steps.size()) {
+      portion_.steps = jobs::StepRecords();
+      next_ = 0;
     }
     frame.AddRest(rest);
     return frame.Finish();

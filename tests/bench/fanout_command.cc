@@ -54,16 +54,22 @@ void Print(const nlohmann::ordered_json& line) {
 
 // --- Recorded history to many streams.
 
-// Seconds until `streams` streams have read everything.
-double ReadAll(int port, int streams, const v1::StreamStatsRequest& request, size_t messages) {
+struct Cost {
+  double seconds;
+  double cpu_seconds;  // Of both ends.
+};
+
+// Until `streams` streams have read everything.
+Cost ReadAll(int port, int streams, const v1::StreamStatsRequest& request, size_t messages) {
   Connections connections(port, (streams + kStreamsPerConnection - 1) / kStreamsPerConnection);
+  const double cpu_before = ProcessCpuSeconds();
   const SteadyTime begin = Clock::now();
   StreamReaders readers(&connections, BytesOf(request), streams);
   GRADWATCH_CHECK(readers.AwaitEnd());
-  const double seconds = SecondsSince(begin);
+  const Cost cost = {SecondsSince(begin), ProcessCpuSeconds() - cpu_before};
   GRADWATCH_CHECK(readers.messages() ==
                   static_cast<int64_t>(messages) * static_cast<int64_t>(streams));
-  return seconds;
+  return cost;
 }
 
 void MeasureHistory(const Options& options) {
@@ -92,17 +98,18 @@ void MeasureHistory(const Options& options) {
   const BareServer bare(messages, grpc::ByteBuffer());
 
   for (const int streams : options.streams) {
-    std::vector<double> ours, theirs, ratios;
+    std::vector<double> ours, theirs, ratios, cpu_ratios;
     for (int round = 0; round < options.rounds; ++round) {
-      double seconds[2];
+      Cost cost[2];
       for (const int which : {round % 2, 1 - round % 2}) {
-        seconds[which] =
+        cost[which] =
             ReadAll(which == 0 ? real.port() : bare.port(), streams, request, messages.size());
       }
       const auto sent = static_cast<double>(messages.size()) * streams;
-      ours.push_back(sent / seconds[0]);
-      theirs.push_back(sent / seconds[1]);
+      ours.push_back(sent / cost[0].seconds);
+      theirs.push_back(sent / cost[1].seconds);
       ratios.push_back(ours.back() / theirs.back());
+      cpu_ratios.push_back(cost[1].cpu_seconds / cost[0].cpu_seconds);
     }
     Print({{"benchmark", "fanout"},
            {"what", "history"},
@@ -115,7 +122,8 @@ void MeasureHistory(const Options& options) {
            {"bare_messages_per_second", MedianOf(theirs)},
            {"ratio", MedianOf(ratios)},
            {"ratio_min", QuantileOf(ratios, 0.0)},
-           {"ratio_max", QuantileOf(ratios, 1.0)}});
+           {"ratio_max", QuantileOf(ratios, 1.0)},
+           {"cpu_ratio", MedianOf(cpu_ratios)}});
   }
 }
 

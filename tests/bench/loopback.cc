@@ -1,5 +1,7 @@
 #include "tests/bench/loopback.h"
 
+#include <time.h>
+
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -25,6 +27,12 @@ std::string TextOf(const grpc::ByteBuffer& bytes) {
     text.append(reinterpret_cast<const char*>(slice.begin()), slice.size());
   }
   return text;
+}
+
+double ProcessCpuSeconds() {
+  timespec time;
+  clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &time);
+  return static_cast<double>(time.tv_sec) + 1e-9 * static_cast<double>(time.tv_nsec);
 }
 
 Connections::Connections(int port, int count) {

@@ -24,6 +24,9 @@ namespace gradwatch::bench {
 grpc::ByteBuffer BytesOf(const google::protobuf::MessageLite& message);
 std::string TextOf(const grpc::ByteBuffer& bytes);
 
+// CPU that this process has used: both ends of the wire.
+double ProcessCpuSeconds();
+
 // Channels to one port of this machine, each with a connection of its own.
 class Connections {
  public:

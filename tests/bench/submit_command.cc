@@ -64,11 +64,30 @@ class CallLoop {
   int open_ ABSL_GUARDED_BY(mu_);
 };
 
-double CallsPerSecond(Connections* connections, const grpc::ByteBuffer& request, int at_once,
-                      int64_t calls) {
+struct Rate {
+  double calls_per_second;
+  double cpu_us;  // Of both ends, for each call.
+};
+
+Rate Measure(Connections* connections, const grpc::ByteBuffer& request, int at_once,
+             int64_t calls) {
+  const double cpu_before = ProcessCpuSeconds();
   const auto begin = Clock::now();
   CallLoop(connections, request, at_once, calls).AwaitEnd();
-  return static_cast<double>(calls) / std::chrono::duration<double>(Clock::now() - begin).count();
+  const double seconds = std::chrono::duration<double>(Clock::now() - begin).count();
+  const auto count = static_cast<double>(calls);
+  return {count / seconds, 1e6 * (ProcessCpuSeconds() - cpu_before) / count};
+}
+
+// Microseconds of one check without the wire.
+double CheckMicroseconds(jobs::JobManager* jobs, const v1::CreateJobRequest& request) {
+  std::vector<double> times;
+  for (int i = 0; i < 1000; ++i) {
+    const auto begin = Clock::now();
+    GRADWATCH_CHECK(jobs->Create(request).ok());
+    times.push_back(std::chrono::duration<double, std::micro>(Clock::now() - begin).count());
+  }
+  return MedianOf(times);
 }
 
 }  // namespace
@@ -100,19 +119,21 @@ int RunSubmit(absl::Span<const std::string> args) {
   const BareServer bare({}, BytesOf(*job));
   Connections to_real(real.port(), 4);
   Connections to_bare(bare.port(), 4);
+  const double check_us = CheckMicroseconds(real.jobs(), request);
   for (const int lanes : at_once) {
-    CallsPerSecond(&to_real, BytesOf(request), lanes, calls / 10);
-    CallsPerSecond(&to_bare, BytesOf(request), lanes, calls / 10);
-    std::vector<double> ours, theirs, ratios;
+    Measure(&to_real, BytesOf(request), lanes, calls / 10);
+    Measure(&to_bare, BytesOf(request), lanes, calls / 10);
+    std::vector<double> ours, theirs, ratios, cpu, bare_cpu;
     for (int round = 0; round < rounds; ++round) {
-      double rate[2];
+      Rate rate[2];
       for (const int which : {round % 2, 1 - round % 2}) {
-        rate[which] =
-            CallsPerSecond(which == 0 ? &to_real : &to_bare, BytesOf(request), lanes, calls);
+        rate[which] = Measure(which == 0 ? &to_real : &to_bare, BytesOf(request), lanes, calls);
       }
-      ours.push_back(rate[0]);
-      theirs.push_back(rate[1]);
-      ratios.push_back(rate[0] / rate[1]);
+      ours.push_back(rate[0].calls_per_second);
+      theirs.push_back(rate[1].calls_per_second);
+      ratios.push_back(ours.back() / theirs.back());
+      cpu.push_back(rate[0].cpu_us);
+      bare_cpu.push_back(rate[1].cpu_us);
     }
     const nlohmann::ordered_json line = {{"benchmark", "submit"},
                                          {"at_once", lanes},
@@ -123,7 +144,10 @@ int RunSubmit(absl::Span<const std::string> args) {
                                          {"bare_calls_per_second", MedianOf(theirs)},
                                          {"ratio", MedianOf(ratios)},
                                          {"ratio_min", QuantileOf(ratios, 0.0)},
-                                         {"ratio_max", QuantileOf(ratios, 1.0)}};
+                                         {"ratio_max", QuantileOf(ratios, 1.0)},
+                                         {"cpu_us_per_call", MedianOf(cpu)},
+                                         {"bare_cpu_us_per_call", MedianOf(bare_cpu)},
+                                         {"check_us", check_us}};
     std::printf("%s\n", line.dump().c_str());
     std::fflush(stdout);
   }

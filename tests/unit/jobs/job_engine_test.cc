@@ -170,7 +170,7 @@ TEST_F(JobEngineTest, ClippingOfAPausedJobMayBeChangedFromTheGroundUp) {
   JobManager::StatsPortion portion;
   ASSERT_TRUE(*(*reader)->Read(&portion));
   v1::StepStats stats;
-  ASSERT_TRUE(ParseScalars(*portion.steps.at(0), &stats));
+  ASSERT_TRUE(ParseScalars(*portion.steps.front(), &stats));
   EXPECT_EQ(stats.clip_reports_size(), 2);
   // Two roundings of a float32 gradient scaled onto the threshold.
   EXPECT_LE(stats.norm_after(), 1e-3 * (1 + 1e-5));

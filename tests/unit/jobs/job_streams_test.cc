@@ -209,7 +209,7 @@ TEST_F(JobStreamsTest, MinIntervalFoldsWhatLiesBetween) {
   clock_.Advance(absl::Seconds(10));
   bell.Await();
   while (!*(*reader)->Read(&portion)) bell.Await();
-  EXPECT_EQ(portion.steps.at(0)->step, 14);
+  EXPECT_EQ(portion.steps.front()->step, 14);
   EXPECT_EQ(portion.folded.count(), 4);
   EXPECT_EQ(portion.dropped_before, 0);
 

@@ -11,7 +11,9 @@
 namespace gradwatch::jobs {
 namespace {
 
-using Records = StepBlock::Records;
+using Records = std::vector<std::shared_ptr<const StepRecord>>;
+
+PortionLimit NoMoreThan(int steps) { return PortionLimit(steps, 1 << 30); }
 
 // Records as the engine makes them: noise in every number, details of changing length.
 Records RandomRecords(int64_t first, int count, unsigned seed) {
@@ -61,7 +63,7 @@ TEST(StepBlockTest, GivesBackEveryRecordAsItWas) {
     const Records records = RandomRecords(1000, count, static_cast<unsigned>(count));
 
     const StepBlock block(records);
-    const Records unpacked = block.Unpack(1000, count);
+    const StepRecords unpacked = block.Unpack(1000, NoMoreThan(count));
 
     EXPECT_EQ(block.first_step(), 1000);
     EXPECT_EQ(block.last_step(), 1000 + count - 1);
@@ -73,9 +75,9 @@ TEST(StepBlockTest, GivesBackEveryRecordAsItWas) {
 TEST(StepBlockTest, GivesAPart) {
   const StepBlock block(RandomRecords(100, 20, 5));
 
-  EXPECT_EQ(block.Unpack(104, 3).size(), 3u);
-  EXPECT_EQ(block.Unpack(104, 3)[2]->step, 106);
-  EXPECT_EQ(block.Unpack(118, 100).size(), 2u);
+  EXPECT_EQ(block.Unpack(104, NoMoreThan(3)).size(), 3u);
+  EXPECT_EQ(block.Unpack(104, NoMoreThan(3))[2]->step, 106);
+  EXPECT_EQ(block.Unpack(118, NoMoreThan(100)).size(), 2u);
 }
 
 TEST(StepBlockTest, IsSmallerThanItsRecords) {
@@ -90,17 +92,17 @@ TEST(StepBlockTest, IsSmallerThanItsRecords) {
 TEST(StepBlockTest, ReadersShareWhatIsUnpackedAsLongAsOneHoldsIt) {
   const StepBlock block(RandomRecords(0, 20, 2));
 
-  Records first = block.Unpack(0, 20);
-  const std::weak_ptr<const StepRecord> held = first[3];
-  EXPECT_EQ(block.Unpack(3, 1)[0], first[3]);
-  first.clear();
+  StepRecords first = block.Unpack(0, NoMoreThan(20));
+  const std::weak_ptr<const StepRecord> held = first.Share(3);
+  EXPECT_EQ(block.Unpack(3, NoMoreThan(1))[0], first[3]);
+  first = StepRecords();
 
   EXPECT_TRUE(held.expired());
-  EXPECT_EQ(block.Unpack(3, 1)[0]->step, 3);
+  EXPECT_EQ(block.Unpack(3, NoMoreThan(1))[0]->step, 3);
 }
 
 TEST(StepBlockTest, WiresStandOneBehindTheOther) {
-  const Records unpacked = StepBlock(RandomRecords(0, 50, 3)).Unpack(0, 50);
+  const StepRecords unpacked = StepBlock(RandomRecords(0, 50, 3)).Unpack(0, NoMoreThan(50));
 
   for (size_t i = 1; i < unpacked.size(); ++i) {
     const absl::string_view before = unpacked[i - 1]->wire;
@@ -114,7 +116,8 @@ TEST(StepBlockTest, ManyThreadsMayUnpackAtOnce) {
   std::vector<std::thread> threads;
   for (int t = 0; t < 3; ++t) {
     threads.emplace_back([&block, &records] {
-      for (int i = 0; i < 50; ++i) ASSERT_EQ(block.Unpack(50, 7)[0]->wire, records[50]->wire);
+      for (int i = 0; i < 50; ++i)
+        ASSERT_EQ(block.Unpack(50, NoMoreThan(7))[0]->wire, records[50]->wire);
     });
   }
   for (std::thread& thread : threads) thread.join();

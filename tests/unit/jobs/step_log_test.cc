@@ -27,9 +27,9 @@ void Append(int64_t step, StepLog* log) {
   if (log->Append(MakeRecord(StatsOf(step)))) log->Serve();
 }
 
-std::vector<int64_t> StepsOf(const std::vector<std::shared_ptr<const StepRecord>>& records) {
+std::vector<int64_t> StepsOf(const StepRecords& records) {
   std::vector<int64_t> steps;
-  for (const auto& record : records) steps.push_back(record->step);
+  for (const StepRecord* record : records) steps.push_back(record->step);
   return steps;
 }
 
@@ -123,7 +123,7 @@ TEST(StepLogTest, ReadersNearTheNewestStepFindRecordsAsTheyWereAppended) {
 
   ASSERT_EQ(records->size(), static_cast<size_t>(StepLog::kLiveSteps));
   for (const auto& record : *records) {
-    EXPECT_EQ(record, appended[static_cast<size_t>(record->step)]);
+    EXPECT_EQ(record, appended[static_cast<size_t>(record->step)].get());
   }
 }
 
@@ -187,7 +187,7 @@ TEST(StepLogTest, CompressesLongRecordsBeforeTheyFillTheLog) {
 
   EXPECT_EQ(log.oldest_step(), 0);
   for (const int64_t step : {int64_t{0}, int64_t{77}, kSteps - 1}) {
-    EXPECT_EQ(log.Read(step, 1, 1)->at(0)->step, step);
+    EXPECT_EQ(log.Read(step, 1, 1)->front()->step, step);
   }
 }
 

@@ -42,7 +42,8 @@ TEST(StatsFrameTest, IsTheWireFormOfTheMessage) {
   // Copied, shared, empty details, copied again.
   for (const int floats : {3, 5000, 0, 1}) {
     const int64_t step = expected.steps_size();
-    frame.AddStep(NewRecord(step, floats, expected.add_steps()), false);
+    const auto record = NewRecord(step, floats, expected.add_steps());
+    frame.AddStep(*record, record, false);
   }
   v1::StreamStatsResponse rest;
   rest.set_dropped_before(7);
@@ -59,7 +60,8 @@ TEST(StatsFrameTest, ScalarsOnlyLeavesTheDetailsOut) {
   v1::StepStats whole;
   StatsFrame frame;
 
-  frame.AddStep(NewRecord(0, 5000, &whole), true);
+  const auto record = NewRecord(0, 5000, &whole);
+  frame.AddStep(*record, record, true);
 
   whole.clear_layers();
   const v1::StreamStatsResponse message = Parse(&frame);
@@ -73,7 +75,7 @@ TEST(StatsFrameTest, SharesLongRecordsAndKeepsThemAlive) {
   const auto* const wire = reinterpret_cast<const uint8_t*>(record->wire.data());
   const std::weak_ptr<const jobs::StepRecord> alive = record;
   StatsFrame frame;
-  frame.AddStep(record, false);
+  frame.AddStep(*record, record, false);
   record.reset();
 
   {
@@ -98,7 +100,10 @@ TEST(StatsFrameTest, SharesRecordsThatStandTogether) {
   const jobs::StepBlock block(records);
   StatsFrame frame;
 
-  for (const auto& record : block.Unpack(0, 100)) frame.AddStep(record, false);
+  const jobs::StepRecords unpacked = block.Unpack(0, jobs::PortionLimit(100, 1 << 20));
+  for (size_t i = 0; i < unpacked.size(); ++i) {
+    frame.AddStep(*unpacked[i], unpacked.owner(i), false);
+  }
 
   EXPECT_EQ(frame.bytes(), expected.ByteSizeLong());
   const grpc::ByteBuffer buffer = frame.Finish();
