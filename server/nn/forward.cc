@@ -140,24 +140,47 @@ CellStep<S> Network<S>::Impl::StepOf(Layer& layer, int64_t t, const Share& share
   return step;
 }
 
-// What the input adds to the gates of one time step, biases included.
 template <typename S>
-void Network<S>::Impl::Project(Layer& layer, int64_t t, const Share& share) {
+void Network<S>::Impl::CopyTokenRows(Layer& layer, int64_t t, const Share& share) {
   const int64_t position = layout_.first(t) + share.rows.begin;
   S* const gates = layer.gates.data() + position * gate_rows_;
   ForGateRows(gate_rows_, share.units, [&](Range range) {
-    if (!ReadsTokens(layer)) {
-      InputPack(layer).Multiply(range, share.rows.size(),
-                                InputOf(layer) + position * layer.input_width, layer.input_width,
-                                Into::kOverwrite, bias_.data() + range.begin, gates + range.begin,
-                                gate_rows_);
-      return;
-    }
     for (int64_t b = 0; b < share.rows.size(); ++b) {
       const S* row = token_rows_.data() + layout_.token_slot(position + b) * gate_rows_;
       std::copy(row + range.begin, row + range.end, gates + b * gate_rows_ + range.begin);
     }
   });
+}
+
+// Puts what the input adds to the gates, biases included, there for time step t and some after it:
+// enough rows to make reading the weights worth while, few enough to leave the gates in the cache.
+// Returns the first time step that it left out.
+template <typename S>
+int64_t Network<S>::Impl::Project(Layer& layer, int64_t t, const Share& share) {
+  if (ReadsTokens(layer)) {
+    CopyTokenRows(layer, t, share);
+    return t + 1;
+  }
+  constexpr int64_t kRowsWanted = 128;
+  constexpr int64_t kWeightBytesMin = 64 << 10;  // Below, weights cost nothing to read again.
+  const int64_t valid = layout_.valid(t);
+  typename PackedMatrix<S>::Groups groups;
+  groups.rows = share.rows.size();
+  groups.x_stride = valid * layer.input_width;
+  groups.c_stride = valid * gate_rows_;
+  const int64_t bytes = gate_rows_ * layer.input_width * static_cast<int64_t>(sizeof(S));
+  const int64_t wanted = bytes < kWeightBytesMin ? 1 : kRowsWanted;
+  while (groups.count * groups.rows < wanted && layout_.valid(t + groups.count) == valid) {
+    ++groups.count;
+  }
+  const int64_t position = layout_.first(t) + share.rows.begin;
+  ForGateRows(gate_rows_, share.units, [&](Range range) {
+    InputPack(layer).MultiplyGroups(range, groups, InputOf(layer) + position * layer.input_width,
+                                    layer.input_width, Into::kOverwrite, bias_.data() + range.begin,
+                                    layer.gates.data() + position * gate_rows_ + range.begin,
+                                    gate_rows_);
+  });
+  return t + groups.count;
 }
 
 template <typename S>
@@ -194,6 +217,7 @@ void Network<S>::Impl::ForwardLayer(int member, const Batch& batch, Layer& layer
     ProjectTokens(member, layer);
     Barrier();
   }
+  int64_t projected = 0;  // Time steps that have their input in the gates.
   for (int64_t t = 0; t < layout_.time_steps(); ++t) {
     const Share share = ShareOf(member, t);
     CellStep<S> step = StepOf(layer, t, share);
@@ -202,7 +226,7 @@ void Network<S>::Impl::ForwardLayer(int member, const Batch& batch, Layer& layer
       step.h_before = layer.held_h.data() + before;
       if (Lstm()) step.c_before = layer.held_c.data() + before;
     }
-    Project(layer, t, share);
+    if (t == projected) projected = Project(layer, t, share);
     AddRecurrence(layer, step);
     ForwardCell(config_.cell, step);
     UnitBarrier();

@@ -13,15 +13,16 @@ namespace {
 using internal::kColumnsMax;
 using internal::kDepthMax;
 using internal::kLeftTiles;
+using internal::kOuterDepthMax;
 using internal::kTileRows;
 
 // Panels that a tile of few rows takes at once: it needs some eight sums to keep the multipliers
 // busy, however few its rows are.
 constexpr int PanelsOf(int rows) { return rows == 1 ? 4 : rows <= 3 ? 2 : 1; }
 
-// Equal blocks of at most kDepthMax, so that no thin one is left over.
-int64_t DepthBlock(int64_t depth) {
-  const int64_t blocks = (depth + kDepthMax - 1) / kDepthMax;
+// Equal blocks of at most `longest`, so that no thin one is left over.
+int64_t DepthBlock(int64_t depth, int64_t longest) {
+  const int64_t blocks = (depth + longest - 1) / longest;
   return blocks <= 1 ? depth : std::min(depth, ((depth + blocks - 1) / blocks + 7) / 8 * 8);
 }
 
@@ -39,7 +40,6 @@ struct TileWork {
   S* c;
   int64_t ldc;
   int64_t columns;  // Of c, at most panels * kPanel.
-  const S* ahead;   // What is worth fetching meanwhile, as much as one panel.
   Into into;
   const S* start;  // With kOverwrite: [columns], or null for zeros.
 };
@@ -59,13 +59,7 @@ void Tile(const TileWork<S, kPackedLeft>& work) {
   const S* b = work.b;
   const int64_t lda = work.lda;
   const int64_t panel_stride = work.panel_stride;
-  const S* ahead = work.ahead;
   for (int64_t k = 0; k < work.depth; ++k) {
-    if constexpr (!kPackedLeft && kPanels == 1) {
-      __builtin_prefetch(ahead);
-      if constexpr (kPanel<S> * sizeof(S) > 64) __builtin_prefetch(ahead + kVectorSize<S>);
-      ahead += kPanel<S>;
-    }
     V right[kVectors];
 #pragma GCC unroll 16
     for (int v = 0; v < kVectors; ++v) {
@@ -130,7 +124,9 @@ int64_t TileBegin(int64_t rows, int64_t tile, int64_t tiles) { return rows * til
 // One block of panels [first, last) times the rows of a. Panel by panel, so that a panel stays in
 // the first-level cache for all rows.
 template <typename S, bool kPackedLeft>
-void MultiplyBlock(TileWork<S, kPackedLeft> work, int64_t rows, int64_t columns) {
+void MultiplyBlock(TileWork<S, kPackedLeft> work, const typename PackedMatrix<S>::Groups& groups,
+                   int64_t columns) {
+  const int64_t rows = groups.rows;
   const S* const a = work.a;
   S* const c = work.c;
   const S* const b = work.b;
@@ -143,20 +139,19 @@ void MultiplyBlock(TileWork<S, kPackedLeft> work, int64_t rows, int64_t columns)
     work.columns = std::min(width, columns - j);
     work.b = b + j / kPanel<S> * work.panel_stride;
     work.start = start == nullptr ? nullptr : start + j;
-    for (int64_t tile = 0; tile < tiles; ++tile) {
-      // A packed left operand comes in whole tiles.
-      const int64_t first = kPackedLeft ? tile * kTileRows : TileBegin(rows, tile, tiles);
-      const int64_t last =
-          kPackedLeft ? std::min(rows, first + kTileRows) : TileBegin(rows, tile + 1, tiles);
-      work.a = a + (kPackedLeft ? tile * kTileRows * work.depth : first * work.lda);
-      work.c = c + first * work.ldc + j;
-      // The first tile fetches the next panel for all; for the others there is nothing to do.
-      work.ahead = work.b + (tile == 0 ? work.panel_stride : 0);
-      const auto height = static_cast<size_t>(last - first - 1);
-      if (one || wide == 1) {
-        kTiles<S, kPackedLeft, true>[height](work);
-      } else {
-        kTiles<S, kPackedLeft, false>[height](work);
+    const TileFunction<S, kPackedLeft>* const functions =
+        one || wide == 1 ? kTiles<S, kPackedLeft, true>.data()
+                         : kTiles<S, kPackedLeft, false>.data();
+    for (int64_t group = 0; group < groups.count; ++group) {
+      for (int64_t tile = 0; tile < tiles; ++tile) {
+        // A packed left operand comes in whole tiles.
+        const int64_t first = kPackedLeft ? tile * kTileRows : TileBegin(rows, tile, tiles);
+        const int64_t last =
+            kPackedLeft ? std::min(rows, first + kTileRows) : TileBegin(rows, tile + 1, tiles);
+        work.a = a + group * groups.x_stride +
+                 (kPackedLeft ? tile * kTileRows * work.depth : first * work.lda);
+        work.c = c + group * groups.c_stride + first * work.ldc + j;
+        functions[last - first - 1](work);
       }
     }
     j += width;
@@ -212,7 +207,7 @@ void CopyPanel(const S* x, int64_t ld, int64_t columns, int64_t depth, S* panel)
 template <typename S, typename Body>
 void ForPanels(S* data, int64_t outputs, int64_t depth, Range range, Body&& body) {
   const int64_t panels = PanelsFor(outputs, kPanel<S>);
-  const int64_t depth_block = DepthBlock(depth);
+  const int64_t depth_block = DepthBlock(depth, kDepthMax);
   for (int64_t k = 0; k < depth; k += depth_block) {
     const int64_t kc = std::min(depth_block, depth - k);
     S* const block = data + k * panels * kPanel<S>;
@@ -248,15 +243,16 @@ void PackedMatrix<S>::PackTransposed(const S* w, int64_t ld, Range outputs) cons
 }
 
 template <typename S>
-void PackedMatrix<S>::Multiply(Range outputs, int64_t rows, const S* x, int64_t ldx, Into into,
-                               const S* start, S* c, int64_t ldc) const {
-  if (outputs.empty() || rows == 0) return;
+void PackedMatrix<S>::MultiplyGroups(Range outputs, const Groups& groups, const S* x, int64_t ldx,
+                                     Into into, const S* start, S* c, int64_t ldc) const {
+  if (outputs.empty()) return;
   // So many rows of x that a block of them stays in the second-level cache.
   constexpr int64_t kRowsMax = 128;
   const int64_t panels = PanelsFor(outputs_, kPanel<S>);
-  const int64_t depth_block = DepthBlock(depth_);
-  for (int64_t r = 0; r < rows; r += kRowsMax) {
-    const int64_t rc = std::min(kRowsMax, rows - r);
+  const int64_t depth_block = DepthBlock(depth_, kDepthMax);
+  Groups part = groups;
+  for (int64_t r = 0; r < groups.rows; r += kRowsMax) {
+    part.rows = std::min(kRowsMax, groups.rows - r);
     for (int64_t k = 0; k < depth_; k += depth_block) {
       const int64_t kc = std::min(depth_block, depth_ - k);
       TileWork<S, false> work;
@@ -269,7 +265,7 @@ void PackedMatrix<S>::Multiply(Range outputs, int64_t rows, const S* x, int64_t 
       work.ldc = ldc;
       work.into = k == 0 ? into : Into::kAdd;
       work.start = start;
-      MultiplyBlock<S, false>(work, rc, outputs.size());
+      MultiplyBlock<S, false>(work, part, outputs.size());
     }
   }
 }
@@ -349,7 +345,7 @@ void AddPackedProduct(const S* left, int64_t count, const S* right, int64_t dept
   work.ldc = term.ldc;
   work.into = Into::kAdd;
   work.start = nullptr;
-  MultiplyBlock<S, true>(work, count, columns);
+  MultiplyBlock<S, true>(work, {1, count, 0, 0}, columns);
 }
 
 // Terms one after the other have at most kColumnsMax columns at a time: the pieces of all of them.
@@ -392,8 +388,8 @@ void AddOuterProducts(Range m, int64_t rows, const S* g, int64_t ldg,
   if (m.empty()) return;
   constexpr int64_t kLeftMax = kLeftTiles * kTileRows;
   S* const left = workspace;
-  S* const right = workspace + kLeftMax * kDepthMax;
-  const int64_t depth_block = DepthBlock(rows);
+  S* const right = workspace + kLeftMax * kOuterDepthMax;
+  const int64_t depth_block = DepthBlock(rows, kOuterDepthMax);
   ForPieces(terms, [&](absl::Span<const Piece> pieces) {
     for (int64_t d = 0; d < rows; d += depth_block) {
       const int64_t depth = std::min(depth_block, rows - d);

@@ -49,7 +49,19 @@ class PackedMatrix {
   // outputs, all of which are packed. `c` and `start` begin at the first output of the range;
   // `start` may be null and is used with kOverwrite.
   void Multiply(Range outputs, int64_t rows, const S* x, int64_t ldx, Into into, const S* start,
-                S* c, int64_t ldc) const;
+                S* c, int64_t ldc) const {
+    MultiplyGroups(outputs, {1, rows, 0, 0}, x, ldx, into, start, c, ldc);
+  }
+
+  // The same for several groups of rows: reading a panel of weights once for all of them.
+  struct Groups {
+    int64_t count = 1;
+    int64_t rows = 0;
+    int64_t x_stride = 0;  // Entries from one group to the next.
+    int64_t c_stride = 0;
+  };
+  void MultiplyGroups(Range outputs, const Groups& groups, const S* x, int64_t ldx, Into into,
+                      const S* start, S* c, int64_t ldc) const;
 
  private:
   S* data_;
@@ -85,8 +97,9 @@ void AddColumnSums(int64_t rows, int64_t n, const S* g, int64_t ldg, S* sums);
 // --- details -------------------------------------------------------------------------------------
 
 namespace internal {
-constexpr int64_t kDepthMax = 256;    // Depth of a block: its panel stays in the first-level cache.
-constexpr int64_t kColumnsMax = 256;  // Columns of x that are packed at a time.
+constexpr int64_t kDepthMax = 256;  // Depth of a block: its panel stays in the first-level cache.
+constexpr int64_t kOuterDepthMax = 512;  // Of an outer product, whose target is read once a block.
+constexpr int64_t kColumnsMax = 256;     // Columns of x that are packed at a time.
 // Rows of c that one call of the kernel makes: as many as registers hold.
 constexpr int64_t kTileRows = kVectorBytes == 64 ? 8 : 6;
 constexpr int64_t kLeftTiles = 12;  // Tiles of g that are packed at a time.
@@ -95,8 +108,8 @@ constexpr int64_t kLeftTiles = 12;  // Tiles of g that are packed at a time.
 template <typename S>
 constexpr int64_t OuterProductWorkspace() {
   using namespace internal;
-  constexpr int64_t left = kLeftTiles * kTileRows * kDepthMax;
-  constexpr int64_t right = (kColumnsMax + kPanel<S>)*kDepthMax;
+  constexpr int64_t left = kLeftTiles * kTileRows * kOuterDepthMax;
+  constexpr int64_t right = (kColumnsMax + kPanel<S>)*kOuterDepthMax;
   return (left + right + 15) / 16 * 16;
 }
 

@@ -80,7 +80,7 @@ bool Network<S>::Impl::SharesUnits(int members) const {
   if (members == 1) return false;
   if (hidden_ % kSquaresBlock != 0 || hidden_ / kSquaresBlock < members) return false;
   constexpr int64_t kCacheBytes = 1 << 20;
-  constexpr int64_t kRowsPerMember = 32;
+  constexpr int64_t kRowsPerMember = 16;
   const int64_t bytes = gate_rows_ * hidden_ * static_cast<int64_t>(sizeof(S));
   return layout_.rows() < kRowsPerMember * members && bytes > kCacheBytes;
 }

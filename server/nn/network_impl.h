@@ -163,7 +163,8 @@ class Network<S>::Impl {
   void FillBias(int member, const Layer& layer);
   void ProjectTokens(int member, const Layer& layer);
   void PackForward(int member, const Layer& layer);
-  void Project(Layer& layer, int64_t t, const Share& share);
+  void CopyTokenRows(Layer& layer, int64_t t, const Share& share);
+  int64_t Project(Layer& layer, int64_t t, const Share& share);
   void AddRecurrence(const Layer& layer, const CellStep<S>& step);
   void RecordStates(int member, Layer& layer, int64_t t);
   void ForwardLayer(int member, const Batch& batch, Layer& layer);
