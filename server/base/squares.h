@@ -47,14 +47,17 @@ inline Vector<double> LoadWide(const S* from) {
   return __builtin_convertvector(narrow, Vector<double>);
 }
 
-// Adds one block of what value(i), a vector of doubles from index i on, gives.
+constexpr int64_t kSquaresStep = 2 * Squares::kLanes;
+
+// Adds the first `size` entries of a block, a multiple of kSquaresStep, of what value(i), a vector
+// of doubles from index i on, gives. The rest counts as zeros, which change nothing.
 template <typename Value>
-inline void AddSquaresOfBlock(Squares* sum, Value value) {
+inline void AddSquaresOfBlock(Squares* sum, int64_t size, Value value) {
   constexpr int kStep = static_cast<int>(kVectorSize<double>);
   constexpr int kVectors = Squares::kLanes / kStep;
   Vector<double> even[kVectors] = {};
   Vector<double> odd[kVectors] = {};
-  for (int64_t k = 0; k < kSquaresBlock; k += 2 * Squares::kLanes) {
+  for (int64_t k = 0; k < size; k += kSquaresStep) {
 #pragma GCC unroll 4
     for (int v = 0; v < kVectors; ++v) {
       const Vector<double> first = value(k + v * kStep);
@@ -75,33 +78,38 @@ inline void AddSquaresOfBlock(Squares* sum, Value value) {
 // Adds the squares of `values`; the first is the first of a block.
 template <typename S>
 inline void AddSquares(const S* values, int64_t n, Squares* sum) {
+  using internal::kSquaresStep;
   using internal::LoadWide;
-  int64_t i = 0;
-  for (; i + kSquaresBlock <= n; i += kSquaresBlock) {
-    internal::AddSquaresOfBlock(sum, [&](int64_t k) { return LoadWide(values + i + k); });
+  const int64_t whole = n / kSquaresStep * kSquaresStep;
+  for (int64_t i = 0; i < whole; i += kSquaresBlock) {
+    internal::AddSquaresOfBlock(sum, std::min(kSquaresBlock, whole - i),
+                                [&](int64_t k) { return LoadWide(values + i + k); });
   }
-  if (i == n) return;
-  S rest[kSquaresBlock] = {};
-  std::copy_n(values + i, n - i, rest);
-  internal::AddSquaresOfBlock(sum, [&](int64_t k) { return LoadWide(rest + k); });
+  if (whole == n) return;
+  S rest[kSquaresStep] = {};
+  std::copy(values + whole, values + n, rest);
+  internal::AddSquaresOfBlock(sum, kSquaresStep, [&](int64_t k) { return LoadWide(rest + k); });
 }
 
 // Adds the squares of scale * (a - b), the difference taken in double.
 template <typename S>
 inline void AddSquaresOfDifference(const S* a, const S* b, int64_t n, double scale, Squares* sum) {
+  using internal::kSquaresStep;
   using internal::LoadWide;
-  int64_t i = 0;
-  for (; i + kSquaresBlock <= n; i += kSquaresBlock) {
-    internal::AddSquaresOfBlock(
-        sum, [&](int64_t k) { return scale * (LoadWide(a + i + k) - LoadWide(b + i + k)); });
+  const int64_t whole = n / kSquaresStep * kSquaresStep;
+  for (int64_t i = 0; i < whole; i += kSquaresBlock) {
+    internal::AddSquaresOfBlock(sum, std::min(kSquaresBlock, whole - i), [&](int64_t k) {
+      return scale * (LoadWide(a + i + k) - LoadWide(b + i + k));
+    });
   }
-  if (i == n) return;
-  S rest_a[kSquaresBlock] = {};
-  S rest_b[kSquaresBlock] = {};
-  std::copy_n(a + i, n - i, rest_a);
-  std::copy_n(b + i, n - i, rest_b);
-  internal::AddSquaresOfBlock(
-      sum, [&](int64_t k) { return scale * (LoadWide(rest_a + k) - LoadWide(rest_b + k)); });
+  if (whole == n) return;
+  S rest_a[kSquaresStep] = {};
+  S rest_b[kSquaresStep] = {};
+  std::copy(a + whole, a + n, rest_a);
+  std::copy(b + whole, b + n, rest_b);
+  internal::AddSquaresOfBlock(sum, kSquaresStep, [&](int64_t k) {
+    return scale * (LoadWide(rest_a + k) - LoadWide(rest_b + k));
+  });
 }
 
 }  // namespace gradwatch

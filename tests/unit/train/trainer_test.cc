@@ -349,6 +349,29 @@ TEST(TrainerTest, GivesTheSameBitsAtEveryStatisticsLevel) {
   }
 }
 
+TEST(TrainerTest, GivesTheSameBitsForAnyNumberOfThreads) {
+  TestJob made = MakeJob(Kind::kAdding);
+  made.job.mutable_model()->set_hidden_units(192);
+  made.job.set_statistics_level(v1::STATISTICS_LEVEL_FULL);
+  ClipGlobalNorm(0.01, &made.job);
+  const auto alone = NewTrainer(made);
+  const auto together = NewTrainer(made);
+  if (together->threads_useful() < 2) GTEST_SKIP() << "this machine has one core";
+  EXPECT_EQ(NewTrainer(MakeJob(Kind::kAdding))->threads_useful(), 1);  // Too small to share.
+
+  for (int step = 0; step < 8; ++step) {
+    v1::StepStats expected;
+    v1::StepStats record;
+    together->SetThreads(1 + step % together->threads_useful());
+
+    alone->Step(&expected);
+    together->Step(&record);
+
+    EXPECT_EQ(Bytes(record), Bytes(expected)) << step;
+  }
+  EXPECT_EQ(together->Save().weights(), alone->Save().weights());
+}
+
 TEST(TrainerTest, GivesOtherNumbersForAnotherSeed) {
   TestJob made = MakeJob(Kind::kAdding);
   const double loss = RunSteps(*NewTrainer(made), 1)[0].loss();
