@@ -32,20 +32,24 @@ const Init& InitOf(const NetworkConfig& config, Role role) {
   return config.readout_bias_init;
 }
 
-void FillNormal(RandomStream& stream, double deviation, std::vector<double>& values) {
-  for (double& value : values) value = deviation * stream.NextNormal();
+template <typename S>
+void FillNormal(RandomStream& stream, double deviation, absl::Span<S> values) {
+  for (S& value : values) value = static_cast<S>(deviation * stream.NextNormal());
 }
 
 // Both torch.nn.RNN and torch.nn.Linear draw all their tensors within one bound: the fan-in of the
 // read-out is H too.
+template <typename S>
 void FillPyTorch(RandomStream& stream, const NetworkConfig& config, Role role,
-                 std::vector<double>& values) {
+                 absl::Span<S> values) {
   if (role == Role::kEmbedding) {
     FillNormal(stream, 1.0, values);
     return;
   }
   const double bound = 1.0 / std::sqrt(static_cast<double>(config.hidden));
-  for (double& value : values) value = bound * (2.0 * stream.NextUniform() - 1.0);
+  for (S& value : values) {
+    value = static_cast<S>(bound * (2.0 * stream.NextUniform() - 1.0));
+  }
 }
 
 // The signs of diag(R) make the distribution uniform (Mezzadri, "How to generate random matrices
@@ -67,24 +71,28 @@ int64_t BlocksOf(const NetworkConfig& config, Role role) {
   return role == Role::kInputWeight || role == Role::kRecurrentWeight ? GatesOf(config.cell) : 1;
 }
 
+template <typename S>
 void FillBlocks(RandomStream& stream, const Init& init, const Parameter& parameter, int64_t blocks,
-                std::vector<double>& values) {
+                absl::Span<S> values) {
+  using Target = Eigen::Matrix<S, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
   GRADWATCH_CHECK(parameter.shape.size() == 2);
   const int64_t rows = parameter.shape[0] / blocks;
   const int64_t columns = parameter.shape[1];
   for (int64_t block = 0; block < blocks; ++block) {
-    Eigen::Map<Matrix> target(values.data() + block * rows * columns, rows, columns);
-    target = init.kind == Init::Kind::kOrthogonal ? Orthogonal(stream, rows, columns)
-                                                  : Matrix(Matrix::Identity(rows, columns));
-    target *= init.value;
+    Eigen::Map<Target> target(values.data() + block * rows * columns, rows, columns);
+    const Matrix values_of_block = init.kind == Init::Kind::kOrthogonal
+                                       ? Orthogonal(stream, rows, columns)
+                                       : Matrix(Matrix::Identity(rows, columns));
+    target = (values_of_block * init.value).template cast<S>();
   }
 }
 
 }  // namespace
 
-std::vector<double> InitialValues(const NetworkConfig& config, const Parameter& parameter,
-                                  uint64_t seed) {
-  std::vector<double> values(static_cast<size_t>(parameter.size));
+template <typename S>
+void FillInitialValues(const NetworkConfig& config, const Parameter& parameter, uint64_t seed,
+                       absl::Span<S> values) {
+  GRADWATCH_CHECK(static_cast<int64_t>(values.size()) == parameter.size);
   RandomStream stream(seed, StreamOf(parameter.name), 0);
   const Init& init = InitOf(config, parameter.role);
   switch (init.kind) {
@@ -99,15 +107,19 @@ std::vector<double> InitialValues(const NetworkConfig& config, const Parameter& 
       FillNormal(stream, init.value, values);
       break;
     case Init::Kind::kConstant:
-      std::fill(values.begin(), values.end(), init.value);
+      std::fill(values.begin(), values.end(), static_cast<S>(init.value));
       break;
   }
   const bool bias = parameter.role == Role::kInputBias || parameter.role == Role::kRecurrentBias;
   if (config.cell == Cell::kLstm && bias && config.forget_gate_bias.has_value()) {
     const double value = parameter.role == Role::kInputBias ? *config.forget_gate_bias : 0.0;
-    std::fill_n(values.begin() + config.hidden, config.hidden, value);
+    std::fill_n(values.begin() + config.hidden, config.hidden, static_cast<S>(value));
   }
-  return values;
 }
+
+template void FillInitialValues(const NetworkConfig&, const Parameter&, uint64_t,
+                                absl::Span<float>);
+template void FillInitialValues(const NetworkConfig&, const Parameter&, uint64_t,
+                                absl::Span<double>);
 
 }  // namespace gradwatch::nn

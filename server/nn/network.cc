@@ -175,9 +175,9 @@ const std::vector<Parameter>& Network<S>::parameters() const {
 template <typename S>
 void Network<S>::Initialize(uint64_t seed) {
   for (const Parameter& parameter : impl_->parameters_) {
-    const std::vector<double> values = InitialValues(impl_->config_, parameter, seed);
-    std::transform(values.begin(), values.end(), impl_->weights_.data() + parameter.offset,
-                   [](double value) { return static_cast<S>(value); });
+    FillInitialValues(impl_->config_, parameter, seed,
+                      weights().subspan(static_cast<size_t>(parameter.offset),
+                                        static_cast<size_t>(parameter.size)));
   }
 }
 

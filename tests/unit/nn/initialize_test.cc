@@ -36,7 +36,10 @@ Parameter Find(const NetworkConfig& config, const std::string& name) {
 
 std::vector<double> Values(const NetworkConfig& config, const std::string& name,
                            uint64_t seed = 1) {
-  return InitialValues(config, Find(config, name), seed);
+  const Parameter parameter = Find(config, name);
+  std::vector<double> values(static_cast<size_t>(parameter.size));
+  FillInitialValues(config, parameter, seed, absl::MakeSpan(values));
+  return values;
 }
 
 double Mean(const std::vector<double>& values) {
@@ -48,7 +51,7 @@ double MeanSquare(const std::vector<double>& values) {
          static_cast<double>(values.size());
 }
 
-TEST(InitialValues, AreUniformWithinOneOverRootHiddenByDefault) {
+TEST(InitialValuesTest, AreUniformWithinOneOverRootHiddenByDefault) {
   for (const char* name : {"rnn.weight_ih_l0", "rnn.weight_hh_l0", "rnn.bias_ih_l0",
                            "rnn.bias_hh_l0", "readout.weight", "readout.bias"}) {
     EXPECT_THAT(Values(LstmConfig(), name), Each(AllOf(Ge(-0.2), Le(0.2)))) << name;
@@ -59,21 +62,21 @@ TEST(InitialValues, AreUniformWithinOneOverRootHiddenByDefault) {
   EXPECT_NEAR(MeanSquare(weights), 0.04 / 3.0, 0.0015);
 }
 
-TEST(InitialValues, EmbedTokensAsStandardNormalsByDefault) {
+TEST(InitialValuesTest, EmbedTokensAsStandardNormalsByDefault) {
   const std::vector<double> values = Values(LstmConfig(), "embedding.weight");
 
   EXPECT_NEAR(Mean(values), 0.0, 0.2);
   EXPECT_NEAR(MeanSquare(values), 1.0, 0.3);
 }
 
-TEST(InitialValues, AreTheSameForASeedAndOthersForAnother) {
+TEST(InitialValuesTest, AreTheSameForASeedAndOthersForAnother) {
   const std::vector<double> values = Values(LstmConfig(), "rnn.weight_hh_l0", 5);
 
   EXPECT_THAT(Values(LstmConfig(), "rnn.weight_hh_l0", 5), ElementsAreArray(values));
   EXPECT_NE(Values(LstmConfig(), "rnn.weight_hh_l0", 6), values);
 }
 
-TEST(InitialValues, OfOneTensorDoNotDependOnTheOthers) {
+TEST(InitialValuesTest, OfOneTensorDoNotDependOnTheOthers) {
   NetworkConfig deeper = LstmConfig();
   deeper.layers = 3;
   deeper.input_init = {Init::Kind::kConstant, 0.0};
@@ -103,7 +106,7 @@ void ExpectOrthogonalBlocks(const std::vector<double>& values, int64_t blocks, i
   }
 }
 
-TEST(InitialValues, OrthogonalIsMadePerGateBlock) {
+TEST(InitialValuesTest, OrthogonalIsMadePerGateBlock) {
   NetworkConfig config = LstmConfig();
   config.recurrent_init = {Init::Kind::kOrthogonal, 1.2};
   config.input_init = {Init::Kind::kOrthogonal, 0.5};
@@ -114,7 +117,7 @@ TEST(InitialValues, OrthogonalIsMadePerGateBlock) {
   ExpectOrthogonalBlocks(Values(config, "readout.weight"), 1, 9, 25, 2.0);
 }
 
-TEST(InitialValues, OrthogonalHasNoPreferredSign) {
+TEST(InitialValuesTest, OrthogonalHasNoPreferredSign) {
   NetworkConfig config = LstmConfig();
   config.recurrent_init = {Init::Kind::kOrthogonal, 1.0};
   int positive = 0;
@@ -126,7 +129,7 @@ TEST(InitialValues, OrthogonalHasNoPreferredSign) {
   EXPECT_NEAR(positive, 100, 28);
 }
 
-TEST(InitialValues, IdentityIsMadePerGateBlock) {
+TEST(InitialValuesTest, IdentityIsMadePerGateBlock) {
   NetworkConfig config = LstmConfig();
   config.hidden = 2;
   config.embedding_width = 3;
@@ -141,7 +144,7 @@ TEST(InitialValues, IdentityIsMadePerGateBlock) {
                                 1., 0., 0., 0., 1., 0., 1., 0., 0., 0., 1., 0.}));
 }
 
-TEST(InitialValues, NormalHasTheDeviationAndConstantTheValue) {
+TEST(InitialValuesTest, NormalHasTheDeviationAndConstantTheValue) {
   NetworkConfig config = LstmConfig();
   config.recurrent_init = {Init::Kind::kNormal, 0.3};
   config.readout_bias_init = {Init::Kind::kConstant, -0.25};
@@ -150,7 +153,7 @@ TEST(InitialValues, NormalHasTheDeviationAndConstantTheValue) {
   EXPECT_THAT(Values(config, "readout.bias"), Each(-0.25));
 }
 
-TEST(InitialValues, ForgetGateBiasStandsInTheInputBiasAlone) {
+TEST(InitialValuesTest, ForgetGateBiasStandsInTheInputBiasAlone) {
   NetworkConfig config = LstmConfig();
   config.hidden = 2;
   config.bias_init = {Init::Kind::kConstant, 0.5};
@@ -160,7 +163,7 @@ TEST(InitialValues, ForgetGateBiasStandsInTheInputBiasAlone) {
   EXPECT_THAT(Values(config, "rnn.bias_hh_l0"), ElementsAreArray({.5, .5, 0., 0., .5, .5, .5, .5}));
 }
 
-TEST(InitialValues, ForgetGateBiasIsForTheLstmAlone) {
+TEST(InitialValuesTest, ForgetGateBiasIsForTheLstmAlone) {
   NetworkConfig config = LstmConfig();
   config.cell = Cell::kGru;
   config.bias_init = {Init::Kind::kConstant, 0.5};
