@@ -58,6 +58,16 @@ inline Packet<S> Constant(double value) {
   return packet::pset1<Packet<S>>(static_cast<S>(value));
 }
 
+// 0 for none. May pass over NaN.
+template <typename S>
+inline double LargestMagnitude(const S* values, int64_t n) {
+  Packet<S> largest = Constant<S>(0.0);
+  ForPackets<S>(n, [&](int64_t j, auto lanes) {
+    largest = packet::pmax(largest, packet::pabs(Load<S>(values + j, lanes)));
+  });
+  return static_cast<double>(packet::predux_max(largest));
+}
+
 // 1 / (1 + exp(-x)).
 template <typename S>
 inline Packet<S> Sigmoid(const Packet<S>& x) {

@@ -29,15 +29,6 @@ enum ArrayIndex {
 };
 static_assert(kCellLargest + 1 == kTraceArrays);
 
-template <typename S>
-double LargestMagnitude(const S* values, int64_t n) {
-  Packet<S> largest = Constant<S>(0.0);
-  ForPackets<S>(n, [&](int64_t j, auto lanes) {
-    largest = packet::pmax(largest, packet::pabs(Load<S>(values + j, lanes)));
-  });
-  return static_cast<double>(packet::predux_max(largest));
-}
-
 struct Outside {
   int64_t below = 0;
   int64_t above = 0;

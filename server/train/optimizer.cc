@@ -9,9 +9,9 @@
 namespace gradwatch::train {
 namespace {
 
-using nn::AllLanes;
 using nn::Constant;
 using nn::ForPackets;
+using nn::LargestMagnitude;
 using nn::Load;
 using nn::Packet;
 using nn::Store;
@@ -130,15 +130,6 @@ void ProposeBlock(const Rule& rule, const S* weights, const S* gradients, const 
     Store<S>(work->weights + j, out.weights, lanes);
     for (int v = 0; v < Rule::kVectors; ++v) Store<S>(work->state[v] + j, out.state[v], lanes);
   });
-}
-
-template <typename S>
-double LargestMagnitude(const S* values, int64_t n) {
-  Packet<S> largest = Constant<S>(0.0);
-  ForPackets<S>(n, [&](int64_t j, auto lanes) {
-    largest = packet::pmax(largest, packet::pabs(Load<S>(values + j, lanes)));
-  });
-  return static_cast<double>(packet::predux_max(largest));
 }
 
 // Calls body(begin, size) for the blocks of `size` entries from `begin` on.
