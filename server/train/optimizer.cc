@@ -5,6 +5,7 @@
 
 #include "server/base/range.h"
 #include "server/nn/packet.h"
+#include "server/stats/gradient_stats.h"
 
 namespace gradwatch::train {
 namespace {
@@ -19,8 +20,6 @@ namespace packet = nn::packet;
 
 // Weights are worked on in blocks that stay in the first-level cache.
 constexpr int kBlock = 256;
-// What one thread takes at a time.
-constexpr int64_t kChunk = int64_t{1} << 14;
 
 // The update of one packet, not yet stored.
 template <typename S>
@@ -153,11 +152,11 @@ Optimizer<S>::Optimizer(const v1::Optimizer& spec, const std::vector<nn::Paramet
   for (size_t p = 0; p < parameters_.size(); ++p) {
     const nn::Parameter& parameter = parameters_[p];
     weight_count_ += parameter.size;
-    for (int64_t at = 0; at < parameter.size; at += kChunk) {
+    for (int64_t at = 0; at < parameter.size; at += stats::kChunk) {
       Chunk chunk;
       chunk.parameter = p;
       chunk.begin = parameter.offset + at;
-      chunk.size = std::min(kChunk, parameter.size - at);
+      chunk.size = std::min(stats::kChunk, parameter.size - at);
       chunks_.push_back(chunk);
     }
   }

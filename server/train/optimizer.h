@@ -28,7 +28,7 @@ namespace gradwatch::train {
 // the update, without storing it. So there is no second copy of the weights and
 // a skipped step leaves every bit as it was.
 //
-// Allocates in the constructor only. Threads: one at a time.
+// Allocates in the constructor only. Threads: one at a time, and a team's members on its behalf.
 template <typename S>
 class Optimizer {
  public:

@@ -165,17 +165,8 @@ void Print(const Product& product, const std::pair<double, double>& rates, doubl
   std::fflush(stdout);
 }
 
-// Of the widest vectors that this engine level uses.
-double PeakOf() {
-#if defined(__AVX512F__)
-  constexpr int kBits = 512;
-#elif defined(__AVX2__)
-  constexpr int kBits = 256;
-#else
-  constexpr int kBits = 128;
-#endif
-  return MultiplyAddRate(kBits, 1, 0.2).best;
-}
+// Of the vectors that this engine level uses.
+double PeakOf() { return MultiplyAddRate(static_cast<int>(8 * kVectorBytes), 1, 0.2).best; }
 
 int Run(absl::Span<const std::string> args) {
   Flags flags;
