@@ -6,7 +6,7 @@ namespace gradwatch::nn {
 
 template <typename S>
 void Network<S>::Impl::RunBackward(int member) {
-  ClearGradients(member);
+  ClearTokenGradients(member);
   Barrier();
   BackwardReadout(member);
   for (auto layer = layers_.rbegin(); layer != layers_.rend(); ++layer) {
@@ -21,10 +21,15 @@ void Network<S>::Impl::RunBackward(int member) {
   }
 }
 
+// Of tokens that the batch does not have; every other gradient is overwritten.
 template <typename S>
-void Network<S>::Impl::ClearGradients(int member) {
-  const Range part = Part(member, gradients_.size(), 16);
-  std::fill(gradients_.data() + part.begin, gradients_.data() + part.end, S(0));
+void Network<S>::Impl::ClearTokenGradients(int member) {
+  if (!Tokens()) return;
+  const bool one_hot = config_.input == Input::kOneHot;
+  S* gradient = gradients_.data() + (one_hot ? layers_.front().input_weight : embedding_);
+  const int64_t size = config_.vocabulary * (one_hot ? gate_rows_ : layers_.front().input_width);
+  const Range part = Part(member, size);
+  std::fill(gradient + part.begin, gradient + part.end, S(0));
 }
 
 // Leaves the gradient at the states in local_.
@@ -35,8 +40,8 @@ void Network<S>::Impl::BackwardReadout(int member) {
   PackTransposed(member, ReadoutBackPack(), weights_.data() + readout_weight_, hidden_);
   const OuterTerm<S> term = {hidden_, ReadoutInput(), hidden_, gradients_.data() + readout_weight_,
                              hidden_};
-  AddOuterProducts<S>(Part(member, outputs, internal::kTileRows), Readouts(), gradient, outputs,
-                      {&term, 1}, gradients_.data() + readout_bias_, Workspace(member));
+  OuterProducts<S>(Part(member, outputs, kOuterStep), Readouts(), gradient, outputs, {&term, 1},
+                   Into::kOverwrite, gradients_.data() + readout_bias_, Workspace(member));
   Barrier();
   const Range part = Part(member, Readouts());
   ReadoutBackPack().Multiply({0, hidden_}, part.size(), gradient + part.begin * outputs, outputs,
@@ -57,19 +62,6 @@ void Network<S>::Impl::PackBackward(int member, const Layer& layer) {
                  layer.input_width);
 }
 
-// A loss at the last step reaches only the rows that end here.
-template <typename S>
-void Network<S>::Impl::AddLocalGradient(const Layer& layer, int64_t t, const Share& share) {
-  const bool last = LastStep() && &layer == &Top();
-  const int64_t first_row =
-      last ? std::max(share.rows.begin, layout_.valid(t + 1)) : share.rows.begin;
-  const int64_t offset = last ? 0 : layout_.first(t);
-  for (int64_t b = first_row; b < share.rows.end; ++b) {
-    AddTo(delta_h_.data() + b * hidden_ + share.units.begin,
-          local_.data() + (offset + b) * hidden_ + share.units.begin, share.units.size());
-  }
-}
-
 template <typename S>
 void Network<S>::Impl::Record(Measured measured, Layer& layer, int64_t position, const Squares& h,
                               const Squares& c) {
@@ -80,32 +72,56 @@ void Network<S>::Impl::Record(Measured measured, Layer& layer, int64_t position,
   }
 }
 
-// Sums the squares of delta_h and delta_c over the member's share.
+// Makes the adjoint of time step t, for the member's share: what was carried back to the first
+// `carried` rows, and what comes from above. Measures both where that is asked for.
 template <typename S>
-void Network<S>::Impl::Measure(Measured measured, Layer& layer, int64_t t, Range rows,
-                               Range units) {
-  if (layer.recorder.detail() == Detail::kNone) return;
-  if (by_units_) return MeasureUnits(measured, t, rows, units);
+void Network<S>::Impl::TakeGradients(Layer& layer, int64_t t, const Share& share, int64_t carried) {
+  // A loss at the last step reaches only the rows that end here.
+  const bool last = LastStep() && &layer == &Top();
+  const int64_t local_begin = last ? layout_.valid(t + 1) : 0;
+  const int64_t local_offset = last ? 0 : layout_.first(t);
+  const auto [rows, units] = share;
   for (int64_t b = rows.begin; b < rows.end; ++b) {
-    Squares h;
-    Squares c;
-    AddSquares(delta_h_.data() + b * hidden_, hidden_, &h);
-    if (Lstm()) AddSquares(delta_c_.data() + b * hidden_, hidden_, &c);
-    Record(measured, layer, layout_.first(t) + b, h, c);
+    S* const h = delta_h_.data() + b * hidden_ + units.begin;
+    S* const c = Lstm() ? delta_c_.data() + b * hidden_ + units.begin : nullptr;
+    Squares h_squares;
+    Squares c_squares;
+    if (b < carried) {
+      Measure(kCarry, layer, t, b, units, /*h_known=*/false, &h_squares, &c_squares);
+    } else {
+      std::fill_n(h, units.size(), S(0));
+      if (c != nullptr) std::fill_n(c, units.size(), S(0));
+    }
+    const bool local = b >= local_begin;
+    if (local) {
+      AddTo(h, local_.data() + (local_offset + b) * hidden_ + units.begin, units.size());
+      h_squares = Squares();
+    }
+    Measure(kAdjoint, layer, t, b, units, !local, &h_squares, &c_squares);
   }
+}
+
+// Squares of one row of delta_h and delta_c, over some units. What comes from above reaches h
+// alone, so those of c are known from the carry on, and those of h where nothing came from above.
+template <typename S>
+void Network<S>::Impl::Measure(Measured measured, Layer& layer, int64_t t, int64_t row, Range units,
+                               bool h_known, Squares* h, Squares* c) {
+  if (layer.recorder.detail() == Detail::kNone) return;
+  if (by_units_) return MeasureUnits(measured, t, row, units);
+  if (!h_known) AddSquares(delta_h_.data() + row * hidden_, hidden_, h);
+  if (Lstm() && measured == kCarry) AddSquares(delta_c_.data() + row * hidden_, hidden_, c);
+  Record(measured, layer, layout_.first(t) + row, *h, *c);
 }
 
 // Block by block, for GatherUnitSquares to put together behind a barrier.
 template <typename S>
-void Network<S>::Impl::MeasureUnits(Measured measured, int64_t t, Range rows, Range units) {
-  for (int64_t b = rows.begin; b < rows.end; ++b) {
-    for (int64_t u = units.begin; u < units.end; u += kSquaresBlock) {
-      for (int state = 0; state < states_; ++state) {
-        const S* delta = (state == 0 ? delta_h_ : delta_c_).data() + b * hidden_ + u;
-        Squares sum;
-        AddSquares(delta, kSquaresBlock, &sum);
-        UnitSquares(t, measured, state, b, u / kSquaresBlock) = sum;
-      }
+void Network<S>::Impl::MeasureUnits(Measured measured, int64_t t, int64_t row, Range units) {
+  for (int64_t u = units.begin; u < units.end; u += kSquaresBlock) {
+    for (int state = 0; state < states_; ++state) {
+      const S* delta = (state == 0 ? delta_h_ : delta_c_).data() + row * hidden_ + u;
+      Squares sum;
+      AddSquares(delta, kSquaresBlock, &sum);
+      UnitSquares(t, measured, state, row, u / kSquaresBlock) = sum;
     }
   }
 }
@@ -149,20 +165,12 @@ void Network<S>::Impl::BackwardThroughTime(int member, Layer& layer) {
   const bool traced = layer.recorder.detail() != Detail::kNone;
   for (int64_t t = layout_.time_steps() - 1; t >= 0; --t) {
     const Share share = ShareOf(member, t);
-    const auto [rows, units] = share;
     const CellStep<S> step = StepOf(layer, t, share);
-    S* const delta_h = delta_h_.data() + rows.begin * hidden_;
-    S* const delta_c = Lstm() ? delta_c_.data() + rows.begin * hidden_ : nullptr;
+    S* const delta_h = delta_h_.data() + share.rows.begin * hidden_;
+    S* const delta_c = Lstm() ? delta_c_.data() + share.rows.begin * hidden_ : nullptr;
     const bool cut = t + 1 == layout_.time_steps() || CutBefore(t + 1);
     const int64_t carried = cut ? 0 : layout_.valid(t + 1);
-    const Range carried_rows = {rows.begin, std::min(rows.end, carried)};
-    Measure(kCarry, layer, t, carried_rows, units);
-    for (int64_t b = std::max(rows.begin, carried); b < rows.end; ++b) {
-      std::fill_n(delta_h_.data() + b * hidden_ + units.begin, units.size(), S(0));
-      if (Lstm()) std::fill_n(delta_c_.data() + b * hidden_ + units.begin, units.size(), S(0));
-    }
-    AddLocalGradient(layer, t, share);
-    Measure(kAdjoint, layer, t, rows, units);
+    TakeGradients(layer, t, share, carried);
     BackwardCell(config_.cell, step, delta_h, delta_c);
     UnitBarrier();
     if (by_units_ && traced) {
@@ -182,7 +190,8 @@ void Network<S>::Impl::WeightGradients(int member, const Layer& layer) {
   S* input = gradients_.data() + layer.input_weight;
   const int64_t width = layer.input_width;
   const int64_t gates = SummedGates();
-  const auto part = [&](int64_t rows) { return Part(member, rows, internal::kTileRows); };
+  const auto part = [&](int64_t rows) { return Part(member, rows, kOuterStep); };
+  Into into = Into::kOverwrite;
   for (const BatchLayout::Run& run : layout_.runs()) {
     const S* gate_gradients = layer.gates.data() + run.position * gate_rows_;
     const S* before = layer.h.data() + run.before * hidden_;
@@ -191,18 +200,31 @@ void Network<S>::Impl::WeightGradients(int member, const Layer& layer) {
     const OuterTerm<S> terms[] = {{hidden_, before, hidden_, recurrent, hidden_},
                                   {width, x, width, input, width}};
     const absl::Span<const OuterTerm<S>> both(terms, x == nullptr ? 1 : 2);
-    AddOuterProducts(part(gates), run.count, gate_gradients, gate_rows_, both, bias,
-                     Workspace(member));
-    if (!Gru()) continue;
-    const OuterTerm<S> to_candidate = {hidden_, before, hidden_, recurrent + gates * hidden_,
-                                       hidden_};
-    AddOuterProducts<S>(part(hidden_), run.count, layer.candidates.data() + run.position * hidden_,
-                        hidden_, {&to_candidate, 1}, bias + gates, Workspace(member));
-    if (x == nullptr) continue;
-    const OuterTerm<S> from_input = {width, x, width, input + gates * width, width};
-    AddOuterProducts<S>(part(hidden_), run.count, gate_gradients + gates, gate_rows_,
-                        {&from_input, 1}, nullptr, Workspace(member));
+    OuterProducts(part(gates), run.count, gate_gradients, gate_rows_, both, into, bias,
+                  Workspace(member));
+    if (Gru()) CandidateGradients(member, layer, run, into);
+    into = Into::kAdd;
   }
+}
+
+// The GRU's candidate has one gradient for what it takes from the state and one for the input.
+template <typename S>
+void Network<S>::Impl::CandidateGradients(int member, const Layer& layer,
+                                          const BatchLayout::Run& run, Into into) {
+  const int64_t gates = SummedGates();
+  const int64_t width = layer.input_width;
+  const Range part = Part(member, hidden_, kOuterStep);
+  const OuterTerm<S> from_state = {hidden_, layer.h.data() + run.before * hidden_, hidden_,
+                                   gradients_.data() + layer.recurrent_weight + gates * hidden_,
+                                   hidden_};
+  OuterProducts<S>(part, run.count, layer.candidates.data() + run.position * hidden_, hidden_,
+                   {&from_state, 1}, into, gradients_.data() + layer.recurrent_bias + gates,
+                   Workspace(member));
+  if (ReadsTokens(layer)) return;
+  const OuterTerm<S> from_input = {width, InputOf(layer) + run.position * width, width,
+                                   gradients_.data() + layer.input_weight + gates * width, width};
+  OuterProducts<S>(part, run.count, layer.gates.data() + run.position * gate_rows_ + gates,
+                   gate_rows_, {&from_input, 1}, into, static_cast<S*>(nullptr), Workspace(member));
 }
 
 // The recurrent biases' came with the weights'; but for the GRU's candidate the others' are equal.
@@ -214,6 +236,7 @@ void Network<S>::Impl::BiasGradient(int member, const Layer& layer) {
   std::copy(recurrent + part.begin, recurrent + part.end, input + part.begin);
   if (!Gru()) return;
   const Range candidate = Part(member, hidden_, kPanel<S>);
+  std::fill_n(input + SummedGates() + candidate.begin, candidate.size(), S(0));
   AddColumnSums(layout_.positions(), candidate.size(),
                 layer.gates.data() + SummedGates() + candidate.begin, gate_rows_,
                 input + SummedGates() + candidate.begin);
@@ -243,8 +266,8 @@ void Network<S>::Impl::TokenGradient(int member, const Layer& layer) {
     return;
   }
   const OuterTerm<S> term = {width, token_vectors_.data(), width, weight_gradient, width};
-  AddOuterProducts<S>(part, slots, token_gradient_.data(), gate_rows_, {&term, 1}, nullptr,
-                      Workspace(member));
+  OuterProducts<S>(part, slots, token_gradient_.data(), gate_rows_, {&term, 1}, Into::kOverwrite,
+                   nullptr, Workspace(member));
   Barrier();
   const Range rows = Part(member, slots);
   InputBackPack(layer).Multiply(

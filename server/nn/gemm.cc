@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "Eigen/Core"
+#include "server/base/check.h"
 #include "server/nn/packet.h"
 
 namespace gradwatch::nn {
@@ -330,11 +331,11 @@ void AddColumnSums(int64_t rows, int64_t n, const S* g, int64_t ldg, S* sums) {
 
 namespace {
 
-// c += left^T * right for one block of the depth: `left` packed in tiles, columns [j, j + columns)
-// of the term's x packed in panels.
+// c (+)= left^T * right for one block of the depth: `left` packed in tiles, columns [j, j +
+// columns) of the term's x packed in panels.
 template <typename S>
-void AddPackedProduct(const S* left, int64_t count, const S* right, int64_t depth,
-                      const OuterTerm<S>& term, int64_t row, int64_t j, int64_t columns) {
+void PackedProduct(const S* left, int64_t count, const S* right, int64_t depth,
+                   const OuterTerm<S>& term, int64_t row, int64_t j, int64_t columns, Into into) {
   TileWork<S, true> work;
   work.depth = depth;
   work.a = left;
@@ -343,7 +344,7 @@ void AddPackedProduct(const S* left, int64_t count, const S* right, int64_t dept
   work.panel_stride = depth * kPanel<S>;
   work.c = term.c + row * term.ldc + j;
   work.ldc = term.ldc;
-  work.into = Into::kAdd;
+  work.into = into;
   work.start = nullptr;
   MultiplyBlock<S, true>(work, {1, count, 0, 0}, columns);
 }
@@ -383,9 +384,11 @@ void ForPieces(absl::Span<const OuterTerm<S>> terms, Body&& body) {
 }  // namespace
 
 template <typename S>
-void AddOuterProducts(Range m, int64_t rows, const S* g, int64_t ldg,
-                      absl::Span<const OuterTerm<S>> terms, S* sums, S* workspace) {
+void OuterProducts(Range m, int64_t rows, const S* g, int64_t ldg,
+                   absl::Span<const OuterTerm<S>> terms, Into into, S* sums, S* workspace) {
   if (m.empty()) return;
+  GRADWATCH_CHECK(rows > 0 || into == Into::kAdd);
+  if (into == Into::kOverwrite && sums != nullptr) std::fill(sums + m.begin, sums + m.end, S(0));
   constexpr int64_t kLeftMax = kLeftTiles * kTileRows;
   S* const left = workspace;
   S* const right = workspace + kLeftMax * kOuterDepthMax;
@@ -406,8 +409,8 @@ void AddOuterProducts(Range m, int64_t rows, const S* g, int64_t ldg,
         PackLeft(g + d * ldg + i, ldg, depth, count, left, sums == nullptr ? nullptr : sums + i);
         const S* packed = right;
         for (const Piece& piece : pieces) {
-          AddPackedProduct(left, count, packed, depth, terms[piece.term], i, piece.column,
-                           piece.columns);
+          PackedProduct(left, count, packed, depth, terms[piece.term], i, piece.column,
+                        piece.columns, d == 0 ? into : Into::kAdd);
           packed += PanelsFor(piece.columns, kPanel<S>) * kPanel<S> * depth;
         }
       }
@@ -418,10 +421,10 @@ void AddOuterProducts(Range m, int64_t rows, const S* g, int64_t ldg,
 
 template class PackedMatrix<float>;
 template class PackedMatrix<double>;
-template void AddOuterProducts(Range, int64_t, const float*, int64_t,
-                               absl::Span<const OuterTerm<float>>, float*, float*);
-template void AddOuterProducts(Range, int64_t, const double*, int64_t,
-                               absl::Span<const OuterTerm<double>>, double*, double*);
+template void OuterProducts(Range, int64_t, const float*, int64_t,
+                            absl::Span<const OuterTerm<float>>, Into, float*, float*);
+template void OuterProducts(Range, int64_t, const double*, int64_t,
+                            absl::Span<const OuterTerm<double>>, Into, double*, double*);
 template void AddColumnSums(int64_t, int64_t, const float*, int64_t, float*);
 template void AddColumnSums(int64_t, int64_t, const double*, int64_t, double*);
 

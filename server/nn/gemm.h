@@ -69,7 +69,7 @@ class PackedMatrix {
   int64_t depth_;
 };
 
-// Entries of the work memory of AddOuterProducts, one for each thread, from a 64-byte boundary on.
+// Entries of the work memory of OuterProducts, one for each thread, from a 64-byte boundary on.
 template <typename S>
 constexpr int64_t OuterProductWorkspace();
 
@@ -83,12 +83,14 @@ struct OuterTerm {
   int64_t ldc = 0;
 };
 
-// c [m, k] += g [rows, m]^T * x [rows, k] for every term: weight gradients, summed over rows, for a
-// range of the m rows of c. `sums` [m], when not null, gets the sums of g over its rows added for
-// the same range: a bias gradient.
+// c [m, k] = (c, or 0) + g [rows, m]^T * x [rows, k] for every term: weight gradients, summed over
+// rows, for a range of the m rows of c, which best begins at a multiple of kOuterStep. `sums` [m],
+// when not null, becomes likewise the sums of g over its rows, for the same range: a bias gradient.
+// With kOverwrite there is at least one row.
+// `workspace` has OuterProductWorkspace() entries.
 template <typename S>
-void AddOuterProducts(Range m, int64_t rows, const S* g, int64_t ldg,
-                      absl::Span<const OuterTerm<S>> terms, S* sums, S* workspace);
+void OuterProducts(Range m, int64_t rows, const S* g, int64_t ldg,
+                   absl::Span<const OuterTerm<S>> terms, Into into, S* sums, S* workspace);
 
 // sums [n] += the sums over the rows of g [rows, n].
 template <typename S>
@@ -105,6 +107,9 @@ constexpr int64_t kTileRows = kVectorBytes == 64 ? 8 : 6;
 constexpr int64_t kLeftTiles = 12;  // Tiles of g that are packed at a time.
 }  // namespace internal
 
+// Rows of an outer product that are made together.
+constexpr int64_t kOuterStep = internal::kTileRows;
+
 template <typename S>
 constexpr int64_t OuterProductWorkspace() {
   using namespace internal;
@@ -115,10 +120,10 @@ constexpr int64_t OuterProductWorkspace() {
 
 extern template class PackedMatrix<float>;
 extern template class PackedMatrix<double>;
-extern template void AddOuterProducts(Range, int64_t, const float*, int64_t,
-                                      absl::Span<const OuterTerm<float>>, float*, float*);
-extern template void AddOuterProducts(Range, int64_t, const double*, int64_t,
-                                      absl::Span<const OuterTerm<double>>, double*, double*);
+extern template void OuterProducts(Range, int64_t, const float*, int64_t,
+                                   absl::Span<const OuterTerm<float>>, Into, float*, float*);
+extern template void OuterProducts(Range, int64_t, const double*, int64_t,
+                                   absl::Span<const OuterTerm<double>>, Into, double*, double*);
 extern template void AddColumnSums(int64_t, int64_t, const float*, int64_t, float*);
 extern template void AddColumnSums(int64_t, int64_t, const double*, int64_t, double*);
 

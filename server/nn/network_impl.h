@@ -179,10 +179,9 @@ class Network<S>::Impl {
   // --- Backward: what one member does.
   const S* ReadoutInput() const { return LastStep() ? readout_states_.data() : Positions(Top().h); }
   void RunBackward(int member);
-  void ClearGradients(int member);
+  void ClearTokenGradients(int member);
   void BackwardReadout(int member);
   void PackBackward(int member, const Layer& layer);
-  void AddLocalGradient(const Layer& layer, int64_t t, const Share& share);
   // Which of two sums: of the carry, or of the whole adjoint.
   enum Measured { kCarry, kAdjoint };
   Squares& UnitSquares(int64_t t, Measured measured, int state, int64_t row, int64_t block) {
@@ -190,8 +189,10 @@ class Network<S>::Impl {
     const int64_t kind = (t % 2 * 2 + measured) * 2 + state;
     return unit_squares_[(kind * rows_max_ + row) * blocks + block];
   }
-  void Measure(Measured measured, Layer& layer, int64_t t, Range rows, Range units);
-  void MeasureUnits(Measured measured, int64_t t, Range rows, Range units);
+  void TakeGradients(Layer& layer, int64_t t, const Share& share, int64_t carried);
+  void Measure(Measured measured, Layer& layer, int64_t t, int64_t row, Range units, bool h_known,
+               Squares* h, Squares* c);
+  void MeasureUnits(Measured measured, int64_t t, int64_t row, Range units);
   void GatherUnitSquares(Measured measured, Layer& layer, int64_t t, Range rows);
   void Record(Measured measured, Layer& layer, int64_t position, const Squares& h,
               const Squares& c);
@@ -199,6 +200,7 @@ class Network<S>::Impl {
   void BackToInput(Layer& layer, int64_t t, const Share& share);
   void BackwardThroughTime(int member, Layer& layer);
   void WeightGradients(int member, const Layer& layer);
+  void CandidateGradients(int member, const Layer& layer, const BatchLayout::Run& run, Into into);
   void BiasGradient(int member, const Layer& layer);
   void TokenGradient(int member, const Layer& layer);
 

@@ -91,7 +91,7 @@ Plan Plan::Of(const NetworkConfig& config, int64_t rows, int64_t time_steps, int
   plan.index_bytes =
       Sum({times(SaturatingAdd(time_steps, 1), 8 + 24), tokens ? times(4, positions) : 0,
            tokens ? times(4, SaturatingAdd(config.vocabulary, slots)) : 0,
-           times(times(config.layers, members), SaturatingAdd(hidden, 128))});
+           times(times(config.layers, members), SaturatingAdd(hidden, 576))});
   return plan;
 }
 

@@ -2,8 +2,11 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 #include <limits>
+#include <numeric>
 
+#include "server/base/vector.h"
 #include "server/nn/packet.h"
 #include "server/nn/plan.h"
 
@@ -29,44 +32,42 @@ enum ArrayIndex {
 };
 static_assert(kCellLargest + 1 == kTraceArrays);
 
-struct Outside {
-  int64_t below = 0;
-  int64_t above = 0;
+// As many counters as there are S in a vector.
+template <typename S>
+struct CountersOf {
+  using Type = int32_t __attribute__((vector_size(kVectorBytes)));
+};
+template <>
+struct CountersOf<double> {
+  using Type = int32_t __attribute__((vector_size(kVectorBytes / 2)));
 };
 
-template <typename S>
-Outside CountOutside(const S* values, int64_t n, double low, double high) {
-  const S lower = static_cast<S>(low);
-  const S upper = static_cast<S>(high);
-  int32_t below = 0;
-  int32_t above = 0;
-  for (int64_t i = 0; i < n; ++i) {
-    below += values[i] < lower ? 1 : 0;
-    above += values[i] > upper ? 1 : 0;
+// Adds, lane by lane, how many of the values `is` says yes to. Lanes do not overflow: a batch with
+// 2^31 states would take more than 8 GB.
+template <typename S, typename Lanes, typename Is>
+inline void Count(const S* values, int64_t n, Is is, Lanes* lanes) {
+  constexpr int64_t kLanes = kVectorSize<S>;
+  using Counters = typename CountersOf<S>::Type;
+  Counters counters;
+  std::memcpy(&counters, lanes->data(), sizeof(counters));
+  int64_t i = 0;
+  for (; i + kLanes <= n; i += kLanes) {
+    // A comparison that holds is -1.
+    counters -= __builtin_convertvector(is(LoadVector(values + i)), Counters);
   }
-  return {below, above};
+  if (i < n) {
+    S rest[kLanes];
+    for (int64_t k = 0; k < kLanes; ++k) rest[k] = values[std::min(i + k, n - 1)];
+    auto hits = __builtin_convertvector(is(LoadVector(rest)), Counters);
+    for (int64_t k = n - i; k < kLanes; ++k) hits[k] = 0;
+    counters -= hits;
+  }
+  std::memcpy(lanes->data(), &counters, sizeof(counters));
 }
 
-// Of the magnitudes.
-template <typename S>
-Outside CountMagnitudesOutside(const S* values, int64_t n, double low, double high) {
-  const S lower = static_cast<S>(low);
-  const S upper = static_cast<S>(high);
-  int32_t below = 0;
-  int32_t above = 0;
-  for (int64_t i = 0; i < n; ++i) {
-    const S magnitude = std::abs(values[i]);
-    below += magnitude < lower ? 1 : 0;
-    above += magnitude > upper ? 1 : 0;
-  }
-  return {below, above};
-}
-
-template <typename S>
-int64_t CountZeros(const S* values, int64_t n) {
-  int32_t zeros = 0;
-  for (int64_t i = 0; i < n; ++i) zeros += values[i] == S(0) ? 1 : 0;
-  return zeros;
+template <typename Lanes>
+int64_t Sum(const Lanes& lanes) {
+  return std::accumulate(lanes.begin(), lanes.end(), int64_t{0});
 }
 
 }  // namespace
@@ -103,11 +104,22 @@ void TraceRecorder::CountGates(Counts* counts, const S* h, const S* gates) const
   const S* activations = cell_ == Cell::kRnnSigmoid ? h : gates;
   for (int gate = 0; gate < count; ++gate) {
     const S* values = activations + gate * hidden_;
-    const Outside outside = IsCandidate(gate)
-                                ? CountMagnitudesOutside(values, hidden_, kGateClosed, kGateOpen)
-                                : CountOutside(values, hidden_, kGateClosed, kGateOpen);
-    counts->closed[static_cast<size_t>(gate)] += outside.below;
-    counts->open[static_cast<size_t>(gate)] += outside.above;
+    auto* const closed = &counts->closed[static_cast<size_t>(gate)];
+    auto* const open = &counts->open[static_cast<size_t>(gate)];
+    using V = Vector<S>;
+    constexpr S kLow = static_cast<S>(kGateClosed);
+    constexpr S kHigh = static_cast<S>(kGateOpen);
+    if (IsCandidate(gate)) {  // By magnitude.
+      Count(
+          values, hidden_, [](const V& x) { return (x < kLow) & (x > -kLow); }, closed);
+      Count(
+          values, hidden_, [](const V& x) { return (x > kHigh) | (x < -kHigh); }, open);
+    } else {
+      Count(
+          values, hidden_, [](const V& x) { return x < kLow; }, closed);
+      Count(
+          values, hidden_, [](const V& x) { return x > kHigh; }, open);
+    }
   }
 }
 
@@ -126,11 +138,15 @@ void TraceRecorder::RecordStates(int member, int64_t position, const S* h, const
     At(kCellMax, position) = LargestMagnitude(c, hidden_);
   }
   if (cell_ == Cell::kRnnRelu) {
-    counts->saturated += CountZeros(h, hidden_);
+    Count(
+        h, hidden_, [](const Vector<S>& x) { return x == S(0); }, &counts->saturated);
     uint8_t* const alive = alive_.data() + member * hidden_;
     for (int64_t i = 0; i < hidden_; ++i) alive[i] |= h[i] > S(0) ? 1 : 0;
   } else {
-    counts->saturated += CountMagnitudesOutside(h, hidden_, 0.0, kSaturated).above;
+    constexpr S kLimit = static_cast<S>(kSaturated);
+    Count(
+        h, hidden_, [](const Vector<S>& x) { return (x > kLimit) | (x < -kLimit); },
+        &counts->saturated);
   }
   CountGates(counts, h, gates);
 }
@@ -197,18 +213,20 @@ void TraceRecorder::FinishStates(const BatchLayout& layout, LayerTrace* trace) {
 }
 
 void TraceRecorder::FinishShares(const BatchLayout& layout, LayerTrace* trace) const {
-  Counts all;
+  int64_t saturated = 0;
+  std::array<int64_t, kGatesMax> closed{};
+  std::array<int64_t, kGatesMax> open{};
   for (int member = 0; member < members_max_; ++member) {
     const Counts& counts = counts_[member];
-    all.saturated += counts.saturated;
+    saturated += Sum(counts.saturated);
     for (size_t gate = 0; gate < kGatesMax; ++gate) {
-      all.closed[gate] += counts.closed[gate];
-      all.open[gate] += counts.open[gate];
+      closed[gate] += Sum(counts.closed[gate]);
+      open[gate] += Sum(counts.open[gate]);
     }
   }
   const double total = static_cast<double>(layout.positions() * hidden_);
   const auto share = [total](int64_t count) { return static_cast<double>(count) / total; };
-  trace->saturated_share = share(all.saturated);
+  trace->saturated_share = share(saturated);
   if (cell_ == Cell::kRnnRelu) {
     int64_t dead = 0;
     for (int64_t i = 0; i < hidden_; ++i) {
@@ -221,8 +239,8 @@ void TraceRecorder::FinishShares(const BatchLayout& layout, LayerTrace* trace) c
   trace->gates = CountedGates();
   for (int gate = 0; gate < trace->gates; ++gate) {
     const auto at = static_cast<size_t>(gate);
-    trace->gate_closed[at] = share(all.closed[at]);
-    trace->gate_open[at] = share(all.open[at]);
+    trace->gate_closed[at] = share(closed[at]);
+    trace->gate_open[at] = share(open[at]);
   }
 }
 

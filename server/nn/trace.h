@@ -48,12 +48,14 @@ class TraceRecorder {
   enum Value { kCarry, kAdjointH, kAdjointC, kHidden, kHiddenMax, kCell, kCellMax };
   static_assert(kCellMax + 1 == kTraceValues);
 
-  // What one member counted.
+  // What one member counted, in lanes that are summed at the end. As many as the widest vector has;
+  // a member writes to cache lines of its own.
   struct Counts {
-    int64_t saturated = 0;
-    std::array<int64_t, kGatesMax> closed{};
-    std::array<int64_t, kGatesMax> open{};
-    int64_t padding[7] = {};  // Members write at the same time: not to the same cache line.
+    static constexpr int kLanes = 16;
+    using Lanes = std::array<int32_t, kLanes>;
+    alignas(64) Lanes saturated{};
+    std::array<Lanes, kGatesMax> closed{};
+    std::array<Lanes, kGatesMax> open{};
   };
 
   double& At(Value value, int64_t position) { return values_[value * positions_max_ + position]; }

@@ -100,8 +100,8 @@ std::pair<double, double> RatesOf(const Product& product, double seconds) {
         [&] {
           const nn::OuterTerm<float> term = {product.columns, x.data(), product.columns, c.data(),
                                              product.columns};
-          nn::AddOuterProducts<float>({0, product.rows}, product.depth, g.data(), product.rows,
-                                      {&term, 1}, nullptr, workspace.data());
+          nn::OuterProducts<float>({0, product.rows}, product.depth, g.data(), product.rows,
+                                   {&term, 1}, nn::Into::kAdd, nullptr, workspace.data());
         },
         [&] { c.noalias() += g.transpose() * x; });
   }

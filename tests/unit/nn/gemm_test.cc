@@ -207,8 +207,8 @@ TYPED_TEST(Gemm, AddsTheOuterProductAndTheColumnSumsOverRows) {
 
     for (int part = 0; part < 2; ++part) {
       const OuterTerm<S> term = {k, x.data(), ldx, c.data(), k};
-      AddOuterProducts<S>(PartOf(m, part, 2), depth, g.data(), ldg, {&term, 1}, sums.data(),
-                          workspace.data());
+      OuterProducts<S>(PartOf(m, part, 2), depth, g.data(), ldg, {&term, 1}, Into::kAdd,
+                       sums.data(), workspace.data());
     }
 
     for (int64_t i = 0; i < m; ++i) {
@@ -225,6 +225,25 @@ TYPED_TEST(Gemm, AddsTheOuterProductAndTheColumnSumsOverRows) {
       }
     }
   }
+}
+
+TYPED_TEST(Gemm, OverwritesWithTheOuterProductAndTheColumnSums) {
+  using S = TypeParam;
+  constexpr int64_t kRows = 700;  // More than one block of the depth.
+  constexpr int64_t kOutputs = 21;
+  constexpr int64_t kWidth = 70;
+  Buffer<S> workspace(OuterProductWorkspace<S>());
+  const std::vector<S> g = Random<S>(kRows * kOutputs, 1);
+  const std::vector<S> x = Random<S>(kRows * kWidth, 2);
+  const auto product = [&](Into into, S before) {
+    std::vector<S> c(kOutputs * kWidth + kOutputs, before);
+    const OuterTerm<S> term = {kWidth, x.data(), kWidth, c.data(), kWidth};
+    OuterProducts<S>({0, kOutputs}, kRows, g.data(), kOutputs, {&term, 1}, into,
+                     c.data() + kOutputs * kWidth, workspace.data());
+    return c;
+  };
+
+  EXPECT_EQ(product(Into::kOverwrite, S(7)), product(Into::kAdd, S(0)));
 }
 
 // Widths that fill the packing memory, ride along in it or need it twice.
@@ -251,11 +270,11 @@ TYPED_TEST(Gemm, GivesTheSameBitsForSeveralTermsAsForEachAlone) {
                                           {two, x2.data(), two, c.data() + kOutputs * one, two}}};
     };
 
-    AddOuterProducts<S>({0, kOutputs}, kRows, g.data(), kOutputs, terms(together), nullptr,
-                        workspace.data());
+    OuterProducts<S>({0, kOutputs}, kRows, g.data(), kOutputs, terms(together), Into::kAdd, nullptr,
+                     workspace.data());
     for (const OuterTerm<S>& term : terms(alone)) {
-      AddOuterProducts<S>({0, kOutputs}, kRows, g.data(), kOutputs, {&term, 1}, nullptr,
-                          workspace.data());
+      OuterProducts<S>({0, kOutputs}, kRows, g.data(), kOutputs, {&term, 1}, Into::kAdd, nullptr,
+                       workspace.data());
     }
 
     EXPECT_EQ(together, alone) << one << ", " << two;
@@ -274,8 +293,8 @@ TYPED_TEST(Gemm, GivesTheSameBitsForAnyPartOfAnOuterProduct) {
     std::vector<S> c(kOutputs * kWidth + kOutputs);
     for (int part = 0; part < parts; ++part) {
       const OuterTerm<S> term = {kWidth, x.data(), kWidth, c.data(), kWidth};
-      AddOuterProducts<S>(PartOf(kOutputs, part, parts), kRows, g.data(), kOutputs, {&term, 1},
-                          c.data() + kOutputs * kWidth, workspace.data());
+      OuterProducts<S>(PartOf(kOutputs, part, parts), kRows, g.data(), kOutputs, {&term, 1},
+                       Into::kAdd, c.data() + kOutputs * kWidth, workspace.data());
     }
     return c;
   };

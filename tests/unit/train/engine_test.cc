@@ -5,7 +5,6 @@
 #include <cmath>
 #include <cstdlib>
 #include <cstring>
-#include <fstream>
 #include <map>
 #include <memory>
 #include <string>
@@ -16,19 +15,12 @@
 #include "server/data/dataset_content.h"
 #include "server/nn/engine_level.h"
 #include "server/train/trainer.h"
+#include "tests/unit/train/fixtures.h"
 
 namespace gradwatch::train {
 namespace {
 
 using Json = nlohmann::ordered_json;
-
-Json Fixture(const std::string& name) {
-  const std::string path =
-      std::string(GRADWATCH_SOURCE_DIR) + "/tests/golden/train/" + name + ".json";
-  std::ifstream file(path);
-  EXPECT_TRUE(file.good()) << path;
-  return Json::parse(file);
-}
 
 void SetOptimizer(const Json& settings, v1::Optimizer* optimizer) {
   optimizer->set_learning_rate(settings["lr"]);
@@ -127,7 +119,7 @@ void CompareWeights(const v1::Checkpoint& end, const Json& norms, double toleran
 
 template <typename S>
 void FollowPyTorch(const std::string& name, double tolerance) {
-  const Json fixture = Fixture(name);
+  const Json fixture = Fixture<Json>(name);
   const std::unique_ptr<Trainer> trainer = NewTrainer<S>(fixture);
 
   v1::StepStats stats;

@@ -2,7 +2,6 @@
 // come from tests/golden/make_train_fixtures.py.
 
 #include <cmath>
-#include <fstream>
 #include <string>
 #include <vector>
 
@@ -13,19 +12,12 @@
 #include "server/nn/network.h"
 #include "server/stats/gradient_stats.h"
 #include "server/train/optimizer.h"
+#include "tests/unit/train/fixtures.h"
 
 namespace gradwatch::train {
 namespace {
 
 using Json = nlohmann::json;
-
-Json Fixture(const std::string& name) {
-  const std::string path =
-      std::string(GRADWATCH_SOURCE_DIR) + "/tests/golden/train/" + name + ".json";
-  std::ifstream file(path);
-  EXPECT_TRUE(file.good()) << path;
-  return Json::parse(file);
-}
 
 nn::NetworkConfig ConfigOf(const Json& fixture) {
   nn::NetworkConfig config;
@@ -151,12 +143,12 @@ class TorchTrackingTest : public testing::TestWithParam<const char*> {};
 
 // Fifty steps that contract grow a rounding difference of 1e-16 by less than a factor of 1e6.
 TEST_P(TorchTrackingTest, FollowsPyTorchInDouble) {
-  const Json fixture = Fixture(GetParam());
+  const Json fixture = Fixture<Json>(GetParam());
   Loop<double>(fixture).Run(1e-8);
 }
 
 TEST_P(TorchTrackingTest, FollowsPyTorchInFloat) {
-  const Json fixture = Fixture(GetParam());
+  const Json fixture = Fixture<Json>(GetParam());
   Loop<float>(fixture).Run(1e-3);
 }
 
