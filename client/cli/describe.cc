@@ -9,6 +9,7 @@
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_replace.h"
 #include "absl/strings/strip.h"
+#include "absl/time/clock.h"
 #include "client/cli/command.h"
 #include "client/cli/exit_code.h"
 
@@ -266,6 +267,9 @@ std::string DescribeJob(const v1::Job& job, absl::Time now) {
   if (job.has_latest_evaluation())
     Line("evaluated", DescribeEvaluation(job.latest_evaluation()), &text);
   if (job.has_best_evaluation()) Line("best", DescribeEvaluation(job.best_evaluation()), &text);
+  for (const v1::CustomRule& rule : job.custom_rules()) {
+    Line("own rule", absl::StrCat(rule.name(), ": ", rule.expression()), &text);
+  }
   if (job.alerts_firing() > 0) {
     Line("alerts",
          absl::StrCat(job.alerts_firing(), " firing (gradwatch alerts ", IdOf(job.name()), ")"),
@@ -308,6 +312,19 @@ Table JobTable(const std::vector<v1::Job>& jobs, absl::Time now) {
   return table;
 }
 
+std::string AlertStateText(const v1::Alert& alert) {
+  std::string text = AlertStateName(alert.state());
+  if (alert.state() != v1::Alert::STATE_FIRING) return text;
+  const v1::Acknowledgement& note = alert.acknowledgement();
+  const bool counts = alert.has_acknowledgement() &&
+                      (!note.has_expire_time() || absl::Now() < FromProto(note.expire_time()));
+  if (counts) absl::StrAppend(&text, ", seen by ", note.author());
+  if (alert.has_silenced_until() && absl::Now() < FromProto(alert.silenced_until())) {
+    text += ", silenced";
+  }
+  return text;
+}
+
 Table AlertTable(const std::vector<v1::Alert>& alerts, size_t width, bool unicode) {
   Table table({{"JOB"},
                {"RULE"},
@@ -322,7 +339,7 @@ Table AlertTable(const std::vector<v1::Alert>& alerts, size_t width, bool unicod
   for (const v1::Alert& alert : alerts) {
     const std::string id = IdOf(alert.name());
     table.AddRow({id.substr(0, id.find('/')), alert.rule_name(), SeverityName(alert.severity()),
-                  AlertStateName(alert.state()), absl::StrCat(alert.firing_step()),
+                  AlertStateText(alert), absl::StrCat(alert.firing_step()),
                   absl::StrCat(alert.count()), Shorten(alert.message(), room, unicode)});
   }
   return table;

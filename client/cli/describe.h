@@ -40,6 +40,8 @@ std::string DescribeSettings(const v1::Job& job);
 // One row for each job.
 Table JobTable(const std::vector<v1::Job>& jobs, absl::Time now);
 
+// "firing, seen by ann, silenced".
+std::string AlertStateText(const v1::Alert& alert);
 Table AlertTable(const std::vector<v1::Alert>& alerts, size_t width, bool unicode);
 Table DatasetTable(const std::vector<v1::Dataset>& datasets, absl::Time now);
 

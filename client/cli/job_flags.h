@@ -34,13 +34,21 @@ std::vector<Flag> FlagsOf(ClipFlags* clip);
 // orthogonal and identity may be left out and is 1 then.
 absl::StatusOr<v1::Initializer> ParseInitializer(const std::string& text);
 
-// "EXPLODING_ABS:threshold=500,for=3,disabled": settings of one rule. Keys: threshold, warmup, for,
-// resolve, cooldown, disabled, enabled.
+// "EXPLODING_ABS:threshold=500,for=3,disabled": settings of one rule. Keys: threshold, second,
+// severity, warmup, for, resolve, cooldown, disabled, enabled.
 absl::StatusOr<v1::RuleSettings> ParseRule(const std::string& text);
 
 // Puts `rule` in place of the settings of the same rule, or adds it.
 void MergeRule(const v1::RuleSettings& rule,
                google::protobuf::RepeatedPtrField<v1::RuleSettings>* rules);
+
+// "NAME: EXPRESSION" or "NAME,severity=crit,warmup=0,cooldown=10: EXPRESSION": a rule of the job's
+// own. What the expression may say is the server's business.
+absl::StatusOr<v1::CustomRule> ParseCustomRule(const std::string& text);
+
+// Puts `rule` in place of the one of the same name, or adds it.
+void MergeCustomRule(const v1::CustomRule& rule,
+                     google::protobuf::RepeatedPtrField<v1::CustomRule>* rules);
 
 // "key=value" into the map. INVALID_ARGUMENT without "=".
 absl::Status ParseLabel(const std::string& text,

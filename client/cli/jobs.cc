@@ -1,4 +1,5 @@
 // list, get, pause, resume, cancel, update, delete.
+#include <algorithm>
 #include <memory>
 #include <utility>
 
@@ -100,7 +101,34 @@ struct UpdateFlags {
   std::vector<std::string> labels;
   std::vector<std::string> removed_labels;
   std::vector<std::string> rules;
+  std::vector<std::string> custom_rules;
+  std::vector<std::string> removed_custom_rules;
+
+  // Whether something changes that the server replaces as a whole.
+  bool merges() const {
+    return !labels.empty() || !removed_labels.empty() || !rules.empty() || !custom_rules.empty() ||
+           !removed_custom_rules.empty();
+  }
 };
+
+absl::Status MergeCustomRules(const UpdateFlags& flags,
+                              google::protobuf::RepeatedPtrField<v1::CustomRule>* rules) {
+  for (const std::string& name : flags.removed_custom_rules) {
+    const auto found = std::find_if(rules->begin(), rules->end(),
+                                    [&](const auto& rule) { return rule.name() == name; });
+    if (found == rules->end()) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("--remove-custom-rule: the job has no rule '", name, "'"));
+    }
+    rules->erase(found);
+  }
+  for (const std::string& text : flags.custom_rules) {
+    const absl::StatusOr<v1::CustomRule> rule = ParseCustomRule(text);
+    if (!rule.ok()) return rule.status();
+    MergeCustomRule(*rule, rules);
+  }
+  return absl::OkStatus();
+}
 
 // Labels and rules are replaced as a whole by the server, so they start from what the job has; its
 // etag makes sure that nobody changed them meanwhile.
@@ -131,7 +159,10 @@ absl::Status MergeIntoCurrent(const UpdateFlags& flags, client::Client* client,
     }
     request->mutable_update_mask()->add_paths("rules");
   }
-  return absl::OkStatus();
+  if (flags.custom_rules.empty() && flags.removed_custom_rules.empty()) return absl::OkStatus();
+  *request->mutable_job()->mutable_custom_rules() = current->custom_rules();
+  request->mutable_update_mask()->add_paths("custom_rules");
+  return MergeCustomRules(flags, request->mutable_job()->mutable_custom_rules());
 }
 
 absl::StatusOr<v1::UpdateJobRequest> UpdateRequest(const UpdateFlags& flags,
@@ -162,14 +193,14 @@ absl::StatusOr<v1::UpdateJobRequest> UpdateRequest(const UpdateFlags& flags,
     job->set_display_name(flags.name);
     mask->add_paths("display_name");
   }
-  if (!flags.labels.empty() || !flags.removed_labels.empty() || !flags.rules.empty()) {
+  if (flags.merges()) {
     if (absl::Status status = MergeIntoCurrent(flags, client, &request); !status.ok()) {
       return status;
     }
   }
   if (mask->paths().empty()) {
     return absl::InvalidArgumentError(
-        "nothing to change: give --clip, --lr, --steps, --name, --label or --rule");
+        "nothing to change: give --clip, --lr, --steps, --name, --label, --rule or --custom-rule");
   }
   return request;
 }
@@ -319,7 +350,19 @@ Command UpdateCommand() {
                          .help = "Settings of an alert rule, as in submit; may be repeated.",
                          .field = "rules",
                          .repeated = true,
-                         .set = Into(&flags->rules)}}) {
+                         .set = Into(&flags->rules)},
+                         {.names = "--custom-rule",
+                         .value = "NAME: EXPRESSION",
+                         .help = "Add or replace a rule of the job's own, as in submit; may be "
+                                 "repeated.",
+                         .field = "custom_rules",
+                         .repeated = true,
+                         .set = Into(&flags->custom_rules)},
+                         {.names = "--remove-custom-rule",
+                         .value = "NAME",
+                         .help = "Remove a rule of the job's own; may be repeated.",
+                         .repeated = true,
+                         .set = Into(&flags->removed_custom_rules)}}) {
     command.flags.push_back(std::move(flag));
   }
   command.run = [flags](Session* session) -> absl::StatusOr<int> {

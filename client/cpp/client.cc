@@ -42,6 +42,8 @@ constexpr char kServiceConfig[] = R"({"methodConfig": [{
     {"service": "gradwatch.v1.StatsService", "method": "QueryStats"},
     {"service": "gradwatch.v1.AlertService", "method": "ListAlerts"},
     {"service": "gradwatch.v1.AlertService", "method": "ListRules"},
+    {"service": "gradwatch.v1.AlertService", "method": "ListSilences"},
+    {"service": "gradwatch.v1.AlertService", "method": "EvaluateRules"},
     {"service": "gradwatch.v1.DatasetService", "method": "GetDataset"},
     {"service": "gradwatch.v1.DatasetService", "method": "ListDatasets"}],
   "retryPolicy": {"maxAttempts": 3, "initialBackoff": "0.1s", "maxBackoff": "1s",
@@ -301,6 +303,23 @@ class GrpcClient : public Client {
   }
   absl::StatusOr<v1::ListRulesResponse> ListRules(const v1::ListRulesRequest& request) override {
     return Unary(&alerts_, &Alerts::ListRules, request);
+  }
+  absl::StatusOr<v1::Alert> AcknowledgeAlert(const v1::AcknowledgeAlertRequest& request) override {
+    return Unary(&alerts_, &Alerts::AcknowledgeAlert, request);
+  }
+  absl::StatusOr<v1::Silence> SilenceRule(const v1::SilenceRuleRequest& request) override {
+    return Unary(&alerts_, &Alerts::SilenceRule, request);
+  }
+  absl::StatusOr<v1::ListSilencesResponse> ListSilences(
+      const v1::ListSilencesRequest& request) override {
+    return Unary(&alerts_, &Alerts::ListSilences, request);
+  }
+  absl::Status DeleteSilence(const v1::DeleteSilenceRequest& request) override {
+    return Unary(&alerts_, &Alerts::DeleteSilence, request).status();
+  }
+  absl::StatusOr<v1::EvaluateRulesResponse> EvaluateRules(
+      const v1::EvaluateRulesRequest& request) override {
+    return Unary(&alerts_, &Alerts::EvaluateRules, request);
   }
   std::unique_ptr<AlertReader> WatchAlerts(const v1::WatchAlertsRequest& request,
                                            const StreamOptions& options) override {

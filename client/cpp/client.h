@@ -118,6 +118,14 @@ class Client {
   virtual absl::StatusOr<v1::ListAlertsResponse> ListAlerts(
       const v1::ListAlertsRequest& request) = 0;
   virtual absl::StatusOr<v1::ListRulesResponse> ListRules(const v1::ListRulesRequest& request) = 0;
+  virtual absl::StatusOr<v1::Alert> AcknowledgeAlert(
+      const v1::AcknowledgeAlertRequest& request) = 0;
+  virtual absl::StatusOr<v1::Silence> SilenceRule(const v1::SilenceRuleRequest& request) = 0;
+  virtual absl::StatusOr<v1::ListSilencesResponse> ListSilences(
+      const v1::ListSilencesRequest& request) = 0;
+  virtual absl::Status DeleteSilence(const v1::DeleteSilenceRequest& request) = 0;
+  virtual absl::StatusOr<v1::EvaluateRulesResponse> EvaluateRules(
+      const v1::EvaluateRulesRequest& request) = 0;
   virtual std::unique_ptr<AlertReader> WatchAlerts(const v1::WatchAlertsRequest& request,
                                                    const StreamOptions& options) = 0;
 

@@ -14,6 +14,7 @@
 #include "gradwatch/v1/checkpoint.pb.h"
 #include "gradwatch/v1/job.pb.h"
 #include "gradwatch/v1/job_service.pb.h"
+#include "server/alerts/rule_engine.h"
 #include "server/base/mutex.h"
 #include "server/data/dataset_content.h"
 #include "server/jobs/dispatcher.h"
@@ -91,6 +92,11 @@ struct HostedJob final : Dispatcher::Item {
   // Something waits for the next step boundary. Set with the manager's lock held.
   std::atomic<bool> mail{false};
 
+  // Held for the rules of one step and what they publish; taken before the manager's lock.
+  mutable Mutex rules_mu;
+  // While a worker has the job. Otherwise their state is in the checkpoint.
+  std::unique_ptr<alerts::RuleEngine> rules ABSL_GUARDED_BY(rules_mu);
+
   // Leaf lock, held for the copy of a small struct only.
   mutable Mutex progress_mu;
   Progress progress ABSL_GUARDED_BY(progress_mu);
@@ -121,9 +127,9 @@ struct HostedJob final : Dispatcher::Item {
     std::shared_ptr<const data::DatasetContent> content;
     std::shared_ptr<const v1::Checkpoint> checkpoint;
     std::shared_ptr<const v1::Job> checkpoint_job;  // With the settings of the checkpoint.
-    int64_t queue_number = 0;    // Rises along the queue.
-    int64_t admitted_bytes = 0;  // Counted against total_bytes_max.
-    int64_t kept_bytes = 0;      // Counted against kept_bytes_max.
+    int64_t queue_number = 0;                       // Rises along the queue.
+    int64_t admitted_bytes = 0;                     // Counted against total_bytes_max.
+    int64_t kept_bytes = 0;                         // Counted against kept_bytes_max.
     absl::Time grace_end = absl::InfiniteFuture();
   };
   Life life;

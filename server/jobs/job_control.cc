@@ -237,14 +237,13 @@ void JobManager::Impl::EditStopped(HostedJob& job, const v1::Job& settings,
   const auto before = life.job;
   Edit(job, [&](v1::Job* edited) { ApplyPaths(settings, paths, edited); });
   if (life.checkpoint == nullptr || !RulesSee(paths)) return;
-  auto checkpoint = std::make_shared<v1::Checkpoint>(*life.checkpoint);
   const v1::Job& after = *life.job;
-  checkpoint->set_rules_state(
+  StoreRules(
       WithStoredRules(job, *before, *life.checkpoint,
                       [this, &after](alerts::RuleEngine* rules, std::vector<v1::Alert>* changed) {
                         rules->SetRules(after, clock_->Now(), changed);
-                      }));
-  life.checkpoint = std::move(checkpoint);
+                      }),
+      &life);
 }
 
 absl::StatusOr<v1::UpdateJobResponse> JobManager::Impl::Update(

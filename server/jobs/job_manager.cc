@@ -91,6 +91,23 @@ absl::StatusOr<v1::ListAlertsResponse> JobManager::ListAlerts(
     const v1::ListAlertsRequest& request) const {
   return impl_->ListAlerts(request);
 }
+absl::StatusOr<v1::Alert> JobManager::AcknowledgeAlert(const v1::AcknowledgeAlertRequest& request) {
+  return impl_->AcknowledgeAlert(request);
+}
+absl::StatusOr<v1::Silence> JobManager::SilenceRule(const v1::SilenceRuleRequest& request) {
+  return impl_->SilenceRule(request);
+}
+absl::StatusOr<v1::ListSilencesResponse> JobManager::ListSilences(
+    const v1::ListSilencesRequest& request) const {
+  return impl_->ListSilences(request);
+}
+absl::Status JobManager::DeleteSilence(const v1::DeleteSilenceRequest& request) {
+  return impl_->DeleteSilence(request);
+}
+absl::StatusOr<v1::EvaluateRulesResponse> JobManager::EvaluateRules(
+    const v1::EvaluateRulesRequest& request) const {
+  return impl_->EvaluateRules(request);
+}
 absl::StatusOr<JobManager::Weights> JobManager::GetWeights(absl::string_view name) {
   return impl_->GetWeights(name);
 }
@@ -139,6 +156,7 @@ JobManager::Impl::Impl(JobLimits limits, DatasetStore* datasets, const Clock* cl
 void JobManager::Impl::Start() {
   const int workers = WorkersOf(limits_);
   for (int i = 0; i < workers; ++i) workers_.emplace_back([this] { Work(); });
+  ScheduleProgressCheck();
 }
 
 void JobManager::Impl::Shutdown() {
@@ -452,19 +470,22 @@ std::string JobManager::Impl::WithStoredRules(const HostedJob& hosted, const v1:
 }
 
 void JobManager::Impl::EndAlerts(const JobPtr& job) {
+  MutexLock rules_lock(&job->rules_mu);
   if (feed_.Of(job->number)->firing == 0) return;
-  std::shared_ptr<const v1::Job> described;
-  std::shared_ptr<const v1::Checkpoint> checkpoint;
-  {
-    MutexLock lock(&mu_);
-    described = LifeOf(*job).job;
-    checkpoint = LifeOf(*job).checkpoint;
-  }
-  if (checkpoint == nullptr) return;
-  WithStoredRules(*job, *described, *checkpoint,
-                  [this](alerts::RuleEngine* rules, std::vector<v1::Alert>* changed) {
-                    rules->EndJob(clock_->Now(), changed);
-                  });
+  MutexLock lock(&mu_);
+  Life& life = LifeOf(*job);
+  if (life.checkpoint == nullptr) return;
+  StoreRules(WithStoredRules(*job, *life.job, *life.checkpoint,
+                             [this](alerts::RuleEngine* rules, std::vector<v1::Alert>* changed) {
+                               rules->EndJob(clock_->Now(), changed);
+                             }),
+             &life);
+}
+
+void JobManager::Impl::StoreRules(std::string state, Life* life) {
+  auto checkpoint = std::make_shared<v1::Checkpoint>(*life->checkpoint);
+  checkpoint->set_rules_state(std::move(state));
+  life->checkpoint = std::move(checkpoint);
 }
 
 void JobManager::Impl::ExpireGrace() {

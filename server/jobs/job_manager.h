@@ -50,10 +50,11 @@ struct JobSnapshot {
   int64_t clipped_steps = 0;
   int64_t nonfinite_entries = 0;   // NaN or infinite gradient entries, all steps.
   absl::Time last_step_time = absl::InfinitePast();
-  std::vector<v1::Alert> alerts;   // Firing, and resolved within the grace period.
+  // Firing, and resolved within the grace period; not what is silenced.
+  std::vector<v1::Alert> alerts;
   // Fired so far, by rule and severity.
   struct AlertCount {
-    v1::RuleId rule;
+    std::string rule_name;
     v1::Severity severity;
     int64_t count;
   };
@@ -98,6 +99,16 @@ class JobManager {
 
   absl::StatusOr<v1::QueryStatsResponse> QueryStats(const v1::QueryStatsRequest& request) const;
   absl::StatusOr<v1::ListAlertsResponse> ListAlerts(const v1::ListAlertsRequest& request) const;
+
+  // As the methods of AlertService of the same names.
+  absl::StatusOr<v1::Alert> AcknowledgeAlert(const v1::AcknowledgeAlertRequest& request);
+  absl::StatusOr<v1::Silence> SilenceRule(const v1::SilenceRuleRequest& request);
+  absl::StatusOr<v1::ListSilencesResponse> ListSilences(
+      const v1::ListSilencesRequest& request) const;
+  absl::Status DeleteSilence(const v1::DeleteSilenceRequest& request);
+  // Runs on the calling thread and takes as long as the history is.
+  absl::StatusOr<v1::EvaluateRulesResponse> EvaluateRules(
+      const v1::EvaluateRulesRequest& request) const;
 
   // The weights now: of a running job those of the next step boundary. Waits.
   // FAILED_PRECONDITION when the job has not run yet.

@@ -27,10 +27,12 @@ namespace gradwatch::jobs {
 
 // How the manager works. One lock guards the life-cycle of all jobs; what changes at each step
 // (StepLog, Progress, AlertFeed) has locks of its own, so that training never waits for a list.
-// Lock order: mu_, then any leaf lock. Callbacks of readers run with no lock of ours held.
+// Lock order: a job's rules_mu, then mu_, then any leaf lock. Callbacks of readers run with no lock
+// of ours held, but for those of alerts, which may hold the first two.
 //
 // job_manager.cc: creation, queue, shutdown · job_control.cc: pause, resume, cancel, update,
-// delete · job_queries.cc: reading · job_worker.cc: training.
+// delete · job_queries.cc: reading · job_alerts.cc: acknowledgements, silences, replays, stalls ·
+// job_worker.cc: training.
 class JobManager::Impl : public std::enable_shared_from_this<JobManager::Impl> {
  public:
   Impl(JobLimits limits, DatasetStore* datasets, const Clock* clock, TrainerFactory trainers);
@@ -47,6 +49,11 @@ class JobManager::Impl : public std::enable_shared_from_this<JobManager::Impl> {
   absl::StatusOr<v1::JobActionResponse> Cancel(absl::string_view name);
   absl::StatusOr<v1::QueryStatsResponse> QueryStats(const v1::QueryStatsRequest& request);
   absl::StatusOr<v1::ListAlertsResponse> ListAlerts(const v1::ListAlertsRequest& request);
+  absl::StatusOr<v1::Alert> AcknowledgeAlert(const v1::AcknowledgeAlertRequest& request);
+  absl::StatusOr<v1::Silence> SilenceRule(const v1::SilenceRuleRequest& request);
+  absl::StatusOr<v1::ListSilencesResponse> ListSilences(const v1::ListSilencesRequest& request);
+  absl::Status DeleteSilence(const v1::DeleteSilenceRequest& request);
+  absl::StatusOr<v1::EvaluateRulesResponse> EvaluateRules(const v1::EvaluateRulesRequest& request);
   absl::StatusOr<Weights> GetWeights(absl::string_view name);
   absl::StatusOr<v1::CheckGradientsResponse> CheckGradients(
       const v1::CheckGradientsRequest& request);
@@ -120,9 +127,24 @@ class JobManager::Impl : public std::enable_shared_from_this<JobManager::Impl> {
   // `action` changes and returns their state.
   std::string WithStoredRules(const HostedJob& hosted, const v1::Job& job,
                               const v1::Checkpoint& checkpoint, RulesAction action);
+  // Puts the state of the rules into the checkpoint.
+  void StoreRules(std::string state, Life* life) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void EndAlerts(const JobPtr& job) ABSL_LOCKS_EXCLUDED(mu_);
   // Ends the alerts of the jobs whose grace period is over.
   void ExpireGrace() ABSL_LOCKS_EXCLUDED(mu_);
+
+  // --- Alerts of any job.
+  using RulesChange = absl::FunctionRef<absl::Status(alerts::RuleEngine*, std::vector<v1::Alert>*)>;
+  // Runs `change` on the rules of a job, wherever they are, and publishes what it changes.
+  // FAILED_PRECONDITION when the job has none because it has not run yet.
+  absl::Status WithRules(const JobPtr& job, RulesChange change) ABSL_LOCKS_EXCLUDED(mu_);
+  void PublishRules(const HostedJob& job, const std::vector<v1::Alert>& changed)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(job.rules_mu);
+  // Looks for jobs that finish no step, every second.
+  void ScheduleProgressCheck();
+  void CheckProgress() ABSL_LOCKS_EXCLUDED(mu_);
+  absl::StatusOr<JobPtr> FindJob(absl::string_view name, absl::string_view field) const
+      ABSL_LOCKS_EXCLUDED(mu_);
 
   // --- Control.
   absl::StatusOr<JobPtr> Find(absl::string_view name, absl::string_view field = "name") const

@@ -374,7 +374,9 @@ JobSnapshot JobManager::Impl::Snapshot(const View& view) const {
   for (const auto& alert : published->alerts) {
     const bool recent = alert->state() == v1::Alert::STATE_FIRING ||
                         now - FromTimestamp(alert->resolve_time()) < limits_.grace_period;
-    if (recent) snapshot.alerts.push_back(*alert);
+    const bool silenced =
+        alert->has_silenced_until() && now < FromTimestamp(alert->silenced_until());
+    if (recent && !silenced) snapshot.alerts.push_back(*alert);
   }
   for (const auto& [key, count] : published->fired) {
     snapshot.alerts_total.push_back({key.first, key.second, count});

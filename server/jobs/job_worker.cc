@@ -83,8 +83,20 @@ class JobManager::Impl::Worker {
       described_ = impl_->LifeOf(*job_).job;
     }
     job_->changes.NotifyAll();
-    rules_ = std::make_unique<alerts::RuleEngine>(*described_);
-    if (checkpoint != nullptr) RETURN_IF_ERROR(rules_->LoadState(checkpoint->rules_state()));
+    return BuildRules();
+  }
+
+  absl::Status BuildRules() {
+    auto rules = std::make_unique<alerts::RuleEngine>(*described_);
+    MutexLock rules_lock(&job_->rules_mu);
+    std::shared_ptr<const v1::Checkpoint> checkpoint;
+    {
+      // Somebody may have acknowledged an alert since Build looked.
+      MutexLock lock(&impl_->mu_);
+      checkpoint = impl_->LifeOf(*job_).checkpoint;
+    }
+    if (checkpoint != nullptr) RETURN_IF_ERROR(rules->LoadState(checkpoint->rules_state()));
+    job_->rules = std::move(rules);
     return absl::OkStatus();
   }
 
@@ -130,13 +142,18 @@ class JobManager::Impl::Worker {
     stats_.set_duration_us(duration / 1000);
 
     // In this order: who sees the step in the stream finds its alerts and the job's progress.
-    changed_.clear();
-    rules_->Observe(stats_, now, &changed_);
-    PublishAlerts(now);
+    ObserveRules(now);
     const auto record = MakeRecord(stats_);
     RecordProgress(record, now);
     if (job_->log.Append(record)) impl_->dispatcher_.Post(job_);
     impl_->CountStep(static_cast<double>(duration) * 1e-9);
+  }
+
+  void ObserveRules(absl::Time now) {
+    MutexLock lock(&job_->rules_mu);
+    changed_.clear();
+    job_->rules->Observe(stats_, now, &changed_);
+    PublishAlerts(now);
   }
 
   void RecordProgress(const std::shared_ptr<const StepRecord>& record, absl::Time now) {
@@ -171,21 +188,19 @@ class JobManager::Impl::Worker {
   }
 
   // Events at once; between them, now and then, the values of what fires or is pending.
-  void PublishAlerts(absl::Time now) {
+  void PublishAlerts(absl::Time now) ABSL_EXCLUSIVE_LOCKS_REQUIRED(job_->rules_mu) {
     if (changed_.empty()) {
       if (now - published_ < kAlertRefresh) return;
       published_ = now;
-      if (quiet_ && rules_->firing() == 0 && rules_->pending().empty()) return;
+      if (quiet_ && job_->rules->firing() == 0 && job_->rules->pending().empty()) return;
     }
     PublishAlertsNow(now);
   }
 
-  void PublishAlertsNow(absl::Time now) {
-    const auto before = impl_->feed_.Of(job_->number);
-    const auto next = Publication(*rules_, changed_, *before);
+  void PublishAlertsNow(absl::Time now) ABSL_EXCLUSIVE_LOCKS_REQUIRED(job_->rules_mu) {
     published_ = now;
-    quiet_ = next->firing == 0 && next->pending.empty();
-    impl_->feed_.Publish(job_->number, next, changed_);
+    quiet_ = job_->rules->firing() == 0 && job_->rules->pending().empty();
+    impl_->PublishRules(*job_, changed_);
   }
 
   // --- The mailbox.
@@ -241,8 +256,9 @@ class JobManager::Impl::Worker {
     absl::Status status = CheckStepLimit(edited, trainer_->step());
     if (status.ok()) status = trainer_->ApplySettings(edited);
     if (status.ok() && RulesSee(request.paths)) {
+      MutexLock lock(&job_->rules_mu);
       changed_.clear();
-      rules_->SetRules(edited, impl_->clock_->Now(), &changed_);
+      job_->rules->SetRules(edited, impl_->clock_->Now(), &changed_);
       PublishAlertsNow(impl_->clock_->Now());
     }
     {
@@ -292,11 +308,11 @@ class JobManager::Impl::Worker {
   }
 
   // Everything that is needed to continue, or null when there is none.
-  std::shared_ptr<const v1::Checkpoint> Checkpoint() {
-    if (trainer_ == nullptr || rules_ == nullptr) return nullptr;
+  std::shared_ptr<const v1::Checkpoint> Checkpoint() ABSL_EXCLUSIVE_LOCKS_REQUIRED(job_->rules_mu) {
+    if (trainer_ == nullptr || job_->rules == nullptr) return nullptr;
     try {
       auto checkpoint = std::make_shared<v1::Checkpoint>(trainer_->Save());
-      checkpoint->set_rules_state(rules_->SaveState());
+      checkpoint->set_rules_state(job_->rules->SaveState());
       return checkpoint;
     } catch (const std::bad_alloc&) {
       return nullptr;
@@ -304,33 +320,12 @@ class JobManager::Impl::Worker {
   }
 
   void Leave(Outcome outcome) {
-    const auto checkpoint = Checkpoint();
-    if (outcome == Outcome::kPause && checkpoint == nullptr) {
-      outcome = Fail(v1::Failure::REASON_OUT_OF_MEMORY,
-                     "the memory for the checkpoint of the pause cannot be had");
-    }
-    if (rules_ != nullptr) {
-      changed_.clear();
-      PublishAlertsNow(impl_->clock_->Now());
-    }
-    trainer_.reset();
-    seat_.reset();
     bool final = false;
     bool deleted = false;
     {
-      MutexLock lock(&impl_->mu_);
-      Life& life = impl_->LifeOf(*job_);
-      if (checkpoint != nullptr) {
-        life.checkpoint = checkpoint;
-        life.checkpoint_job = life.job;
-      }
-      if (outcome == Outcome::kPause && life.cancel_asked) outcome = Outcome::kCancel;
-      final = Settle(outcome, &life);
-      for (const auto& request : std::exchange(life.requests, {})) AnswerLate(request.get(), &life);
-      life.with_worker = false;
-      life.pause_asked = life.pause_taken = life.cancel_asked = false;
-      job_->mail = false;
-      deleted = life.deleted;
+      MutexLock rules_lock(&job_->rules_mu);
+      Settle(outcome, &final, &deleted);
+      job_->rules.reset();
     }
     if (deleted) {
       impl_->AnnounceForgotten({job_});
@@ -341,8 +336,37 @@ class JobManager::Impl::Worker {
     }
   }
 
+  // Puts down what stays of the job; who looks for its rules finds them in the checkpoint then.
+  void Settle(Outcome outcome, bool* final, bool* deleted)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(job_->rules_mu) {
+    const auto checkpoint = Checkpoint();
+    if (outcome == Outcome::kPause && checkpoint == nullptr) {
+      outcome = Fail(v1::Failure::REASON_OUT_OF_MEMORY,
+                     "the memory for the checkpoint of the pause cannot be had");
+    }
+    if (job_->rules != nullptr) {
+      changed_.clear();
+      PublishAlertsNow(impl_->clock_->Now());
+    }
+    trainer_.reset();
+    seat_.reset();
+    MutexLock lock(&impl_->mu_);
+    Life& life = impl_->LifeOf(*job_);
+    if (checkpoint != nullptr) {
+      life.checkpoint = checkpoint;
+      life.checkpoint_job = life.job;
+    }
+    if (outcome == Outcome::kPause && life.cancel_asked) outcome = Outcome::kCancel;
+    *final = TakeState(outcome, &life);
+    for (const auto& request : std::exchange(life.requests, {})) AnswerLate(request.get(), &life);
+    life.with_worker = false;
+    life.pause_asked = life.pause_taken = life.cancel_asked = false;
+    job_->mail = false;
+    *deleted = life.deleted;
+  }
+
   // Whether the job is final now.
-  bool Settle(Outcome outcome, Life* life) ABSL_EXCLUSIVE_LOCKS_REQUIRED(impl_->mu_) {
+  bool TakeState(Outcome outcome, Life* life) ABSL_EXCLUSIVE_LOCKS_REQUIRED(impl_->mu_) {
     switch (outcome) {
       case Outcome::kAbandon:
         return false;
@@ -394,7 +418,6 @@ class JobManager::Impl::Worker {
   std::unique_ptr<train::Trainer> trainer_;
   std::unique_ptr<CoreScheduler::Seat> seat_;
   int threads_ = 1;  // What the trainer was told, or has at first.
-  std::unique_ptr<alerts::RuleEngine> rules_;
   std::optional<v1::Failure> failure_;
 
   // Of the present step.

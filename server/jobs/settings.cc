@@ -42,6 +42,8 @@ const LiveSetting kLiveSettings[] = {
      }},
     {"rules", true, true, [](const v1::Job& job) { return !job.rules().empty(); },
      [](const v1::Job& from, v1::Job* to) { *to->mutable_rules() = from.rules(); }},
+    {"custom_rules", true, true, [](const v1::Job& job) { return !job.custom_rules().empty(); },
+     [](const v1::Job& from, v1::Job* to) { *to->mutable_custom_rules() = from.custom_rules(); }},
     {"training.step_limit", true, false,
      [](const v1::Job& job) { return job.training().has_step_limit(); },
      [](const v1::Job& from, v1::Job* to) {
@@ -117,6 +119,7 @@ v1::Job RequestedPart(const v1::Job& job) {
   if (job.has_evaluation()) *part.mutable_evaluation() = job.evaluation();
   part.set_statistics_level(job.statistics_level());
   *part.mutable_rules() = job.rules();
+  *part.mutable_custom_rules() = job.custom_rules();
   if (job.has_seed()) part.set_seed(job.seed());
   return part;
 }

@@ -189,6 +189,12 @@ bool ParseScalars(const StepRecord& record, StepStats* stats) {
   return stats->ParseFromArray(record.scalars.data(), static_cast<int>(record.scalars.size()));
 }
 
+bool ParseRecord(const StepRecord& record, StepStats* stats) {
+  // Details stand right behind the scalars.
+  return stats->ParseFromArray(record.scalars.data(),
+                               static_cast<int>(record.scalars.size() + record.details.size()));
+}
+
 void Fold(const StepRecord& record, v1::FoldedStats* folded) {
   if (folded->count() == 0) folded->set_first_step(record.step);
   folded->set_last_step(record.step);

@@ -110,6 +110,9 @@ void ViewRecord(absl::string_view wire, StepRecord* record);
 // Fills `stats` with all but the details.
 bool ParseScalars(const StepRecord& record, v1::StepStats* stats);
 
+// Fills `stats` with all of it.
+bool ParseRecord(const StepRecord& record, v1::StepStats* stats);
+
 // Adds `record` to `folded`: extremes, means and counts stay exact.
 void Fold(const StepRecord& record, v1::FoldedStats* folded);
 

@@ -10,6 +10,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "server/alerts/custom_rule.h"
 #include "server/alerts/rule_catalogue.h"
 #include "server/data/source.h"
 #include "server/jobs/names.h"
@@ -424,6 +425,7 @@ void CheckJobSettings(const v1::Job& job, std::vector<FieldViolation>* violation
   check.Enum("statistics_level", job.statistics_level(), *v1::StatisticsLevel_descriptor());
   std::vector<alerts::SettingsProblem> problems;
   alerts::CheckRuleSettings(job.rules(), "rules", &problems);
+  alerts::CheckCustomRules(job, "custom_rules", &problems);
   for (const auto& problem : problems) check.Add(problem.field, problem.description);
 }
 

@@ -130,8 +130,7 @@ void AddThresholds(const v1::Job& job, const std::vector<v1::Rule>& rules, Famil
 // By rule name and severity, in a stable order.
 using AlertKey = std::pair<std::string, v1::Severity>;
 
-void AddAlerts(const jobs::JobSnapshot& snapshot, const std::vector<v1::Rule>& rules,
-               FamilySet* out) {
+void AddAlerts(const jobs::JobSnapshot& snapshot, FamilySet* out) {
   const absl::string_view id = JobId(snapshot.job);
   std::map<AlertKey, double> firing;
   for (const v1::Alert& alert : snapshot.alerts) {
@@ -145,13 +144,10 @@ void AddAlerts(const jobs::JobSnapshot& snapshot, const std::vector<v1::Rule>& r
         .Add(count, {{"job_id", id}, {"rule", key.first}, {"severity", SeverityLabel(key.second)}});
   }
   for (const auto& total : snapshot.alerts_total) {
-    std::string name;
-    for (const v1::Rule& rule : rules) {
-      if (rule.id() == total.rule) name = rule.name();
-    }
     out->Counter("gradwatch_job_alerts_total", "How often the alerts of a job began to fire.")
-        .Add(static_cast<double>(total.count),
-             {{"job_id", id}, {"rule", name}, {"severity", SeverityLabel(total.severity)}});
+        .Add(static_cast<double>(total.count), {{"job_id", id},
+                                                {"rule", total.rule_name},
+                                                {"severity", SeverityLabel(total.severity)}});
   }
 }
 
@@ -181,7 +177,7 @@ void AddJobSeries(const jobs::JobSnapshot& snapshot, const std::vector<v1::Rule>
   AddCounters(snapshot, out);
   AddNewestStep(snapshot, out);
   AddThresholds(snapshot.job, rules, out);
-  AddAlerts(snapshot, rules, out);
+  AddAlerts(snapshot, out);
 }
 
 void AddSummarySeries(const std::vector<int64_t>& count_by_state,

@@ -483,6 +483,102 @@ TEST_F(AppTest, ShowsAlertsWithAdvice) {
   EXPECT_THAT(out_.str(), HasSubstr("clip at 1"));
 }
 
+TEST_F(AppTest, AcknowledgesAnAlert) {
+  v1::AcknowledgeAlertRequest sent;
+  server_.acknowledge_alert = [&sent](const v1::AcknowledgeAlertRequest& request) {
+    sent = request;
+    v1::Alert alert;
+    alert.set_name(request.name());
+    alert.set_rule_name("EXPLODING_ABS");
+    alert.set_state(v1::Alert::STATE_FIRING);
+    alert.mutable_acknowledgement()->set_author(request.author());
+    return absl::StatusOr<v1::Alert>(alert);
+  };
+  server_.Start();
+
+  EXPECT_EQ(RunWith({"alerts", "ack", "x/3", "--by", "ann", "--note", "on it", "--for", "2h"}), 0);
+
+  EXPECT_EQ(sent.name(), "jobs/x/alerts/3");
+  EXPECT_EQ(sent.author(), "ann");
+  EXPECT_EQ(sent.comment(), "on it");
+  EXPECT_EQ(sent.duration().seconds(), 7200);
+  EXPECT_THAT(out_.str(), HasSubstr("FIRING, seen by ann"));
+  environment_.variables.erase("USER");
+  EXPECT_EQ(RunWith({"alerts", "ack", "jobs/x/alerts/3"}), 2);
+  environment_.variables["USER"] = "bob";
+  EXPECT_EQ(RunWith({"alerts", "ack", "jobs/x/alerts/3"}), 0);
+  EXPECT_EQ(sent.name(), "jobs/x/alerts/3");
+  EXPECT_EQ(sent.author(), "bob");
+  EXPECT_FALSE(sent.has_duration());
+}
+
+TEST_F(AppTest, SilencesARuleAndHearsItAgain) {
+  v1::Silence silence;
+  server_.silence_rule = [&silence](const v1::SilenceRuleRequest& request) {
+    silence.set_job(request.job());
+    silence.set_rule_name(request.rule_name());
+    silence.set_author(request.author());
+    silence.mutable_create_time()->set_seconds(1000);
+    silence.mutable_expire_time()->set_seconds(1000 + request.duration().seconds());
+    return absl::StatusOr<v1::Silence>(silence);
+  };
+  server_.list_silences = [&silence](const v1::ListSilencesRequest&) {
+    v1::ListSilencesResponse response;
+    *response.add_silences() = silence;
+    return absl::StatusOr<v1::ListSilencesResponse>(response);
+  };
+  std::string ended;
+  server_.delete_silence = [&ended](const v1::DeleteSilenceRequest& request) {
+    ended = request.job() + " " + request.rule_name();
+    return absl::StatusOr<google::protobuf::Empty>(google::protobuf::Empty());
+  };
+  server_.Start();
+
+  EXPECT_EQ(RunWith({"alerts", "silence", "x", "EXPLODING_REL", "--by", "ann"}), 0);
+  EXPECT_EQ(silence.expire_time().seconds(), 4600);
+  EXPECT_EQ(RunWith({"alerts", "silences"}), 0);
+  EXPECT_THAT(out_.str(), HasSubstr("EXPLODING_REL"));
+  EXPECT_EQ(RunWith({"alerts", "unsilence", "x", "EXPLODING_REL"}), 0);
+  EXPECT_EQ(ended, "jobs/x EXPLODING_REL");
+}
+
+TEST_F(AppTest, EvaluatesRulesFromThoseOfTheJob) {
+  server_.get_job = [](const v1::GetJobRequest&) {
+    v1::Job job;
+    job.add_rules()->set_id(v1::RULE_ID_NON_FINITE);
+    job.add_custom_rules()->set_name("OWN");
+    return absl::StatusOr<v1::Job>(job);
+  };
+  v1::EvaluateRulesRequest sent;
+  server_.evaluate_rules = [&sent](const v1::EvaluateRulesRequest& request) {
+    sent = request;
+    v1::EvaluateRulesResponse response;
+    response.set_steps(40);
+    response.set_last_step(39);
+    v1::Alert& alert = *response.add_alerts();
+    alert.set_rule_name("EXPLODING_ABS");
+    alert.set_firing_step(17);
+    return absl::StatusOr<v1::EvaluateRulesResponse>(response);
+  };
+  server_.Start();
+
+  EXPECT_EQ(RunWith({"alerts", "evaluate", "x", "--rule", "EXPLODING_ABS:threshold=5", "--from",
+                     "3", "--to", "39"}),
+            0);
+  EXPECT_EQ(sent.name(), "jobs/x");
+  EXPECT_EQ(sent.rules_size(), 2);
+  EXPECT_EQ(sent.custom_rules_size(), 1);
+  EXPECT_EQ(sent.from_step(), 3);
+  EXPECT_EQ(sent.to_step(), 39);
+  EXPECT_THAT(out_.str(), HasSubstr("17"));
+  EXPECT_THAT(err_.str(), HasSubstr("40 steps replayed, 0 to 39; 1 alert"));
+
+  EXPECT_EQ(RunWith({"alerts", "evaluate", "x", "--defaults", "--custom-rule", "A: loss > 1"}), 0);
+  EXPECT_EQ(sent.rules_size(), 0);
+  EXPECT_EQ(sent.custom_rules_size(), 1);
+  EXPECT_FALSE(sent.has_to_step());
+}
+
 TEST_F(AppTest, UpdateSendsOnlyWhatChanges) {
   ServeJob(v1::Job::STATE_RUNNING);
   server_.get_job = [](const v1::GetJobRequest&) {
@@ -491,6 +587,8 @@ TEST_F(AppTest, UpdateSendsOnlyWhatChanges) {
     (*job.mutable_labels())["old"] = "1";
     (*job.mutable_labels())["gone"] = "1";
     job.add_rules()->set_id(v1::RULE_ID_NON_FINITE);
+    job.add_custom_rules()->set_name("OWN");
+    job.add_custom_rules()->set_name("OLD");
     return absl::StatusOr<v1::Job>(job);
   };
   v1::UpdateJobRequest sent;
@@ -516,6 +614,14 @@ TEST_F(AppTest, UpdateSendsOnlyWhatChanges) {
   EXPECT_EQ(sent.etag(), "e1");
   EXPECT_EQ(sent.job().labels().size(), 2u);
   EXPECT_EQ(sent.job().rules_size(), 2);
+
+  EXPECT_EQ(RunWith({"update", "x", "--custom-rule", "NEW: loss > 1", "--custom-rule",
+                     "OWN: loss > 2", "--remove-custom-rule", "OLD"}),
+            0);
+  ASSERT_EQ(sent.job().custom_rules_size(), 2);
+  EXPECT_EQ(sent.job().custom_rules(0).expression(), "loss > 2");
+  EXPECT_EQ(sent.job().custom_rules(1).name(), "NEW");
+  EXPECT_EQ(sent.update_mask().paths(0), "custom_rules");
 
   EXPECT_EQ(RunWith({"update", "x"}), 2);
 }

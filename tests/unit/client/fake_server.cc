@@ -98,6 +98,26 @@ struct FakeServer::Services {
                             v1::ListAlertsResponse* out) override {
       return Call(fake->list_alerts, *in, out);
     }
+    grpc::Status AcknowledgeAlert(Context*, const v1::AcknowledgeAlertRequest* in,
+                                  v1::Alert* out) override {
+      return Call(fake->acknowledge_alert, *in, out);
+    }
+    grpc::Status SilenceRule(Context*, const v1::SilenceRuleRequest* in,
+                             v1::Silence* out) override {
+      return Call(fake->silence_rule, *in, out);
+    }
+    grpc::Status ListSilences(Context*, const v1::ListSilencesRequest* in,
+                              v1::ListSilencesResponse* out) override {
+      return Call(fake->list_silences, *in, out);
+    }
+    grpc::Status DeleteSilence(Context*, const v1::DeleteSilenceRequest* in,
+                               google::protobuf::Empty* out) override {
+      return Call(fake->delete_silence, *in, out);
+    }
+    grpc::Status EvaluateRules(Context*, const v1::EvaluateRulesRequest* in,
+                               v1::EvaluateRulesResponse* out) override {
+      return Call(fake->evaluate_rules, *in, out);
+    }
     grpc::Status WatchAlerts(Context* context, const v1::WatchAlertsRequest* in,
                              grpc::ServerWriter<v1::WatchAlertsResponse>* out) override {
       return Stream(fake->watch_alerts, *in, context, out);

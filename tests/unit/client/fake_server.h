@@ -50,6 +50,11 @@ class FakeServer {
   Answer<v1::QueryStatsRequest, v1::QueryStatsResponse> query_stats;
   Answers<v1::StreamStatsRequest, v1::StreamStatsResponse> stream_stats;
   Answer<v1::ListAlertsRequest, v1::ListAlertsResponse> list_alerts;
+  Answer<v1::AcknowledgeAlertRequest, v1::Alert> acknowledge_alert;
+  Answer<v1::SilenceRuleRequest, v1::Silence> silence_rule;
+  Answer<v1::ListSilencesRequest, v1::ListSilencesResponse> list_silences;
+  Answer<v1::DeleteSilenceRequest, google::protobuf::Empty> delete_silence;
+  Answer<v1::EvaluateRulesRequest, v1::EvaluateRulesResponse> evaluate_rules;
   Answers<v1::WatchAlertsRequest, v1::WatchAlertsResponse> watch_alerts;
   Answer<v1::ListDatasetsRequest, v1::ListDatasetsResponse> list_datasets;
   // All messages of one upload.

@@ -462,6 +462,22 @@ std::vector<BadJob> ClippingAndRulesTable() {
             rule->set_for_steps(-1);
           },
           "rules[0].for_steps", "-1"),
+      Bad(
+          "CustomRuleColumn",
+          [](Job* j) {
+            v1::CustomRule* rule = j->add_custom_rules();
+            rule->set_name("OWN");
+            rule->set_expression("loss > 1 or 2");
+          },
+          "custom_rules[0].expression", "column 10: wants 'for'"),
+      Bad(
+          "CustomRuleSelector",
+          [](Job* j) {
+            v1::CustomRule* rule = j->add_custom_rules();
+            rule->set_name("OWN");
+            rule->set_expression("tensor.norm[rnn.weight_hh_l7] > 1");
+          },
+          "custom_rules[0].expression", "selects nothing"),
   };
 }
 

@@ -58,7 +58,7 @@ jobs::JobSnapshot BusyJob(const std::string& id) {
   alert.set_rule_name("EXPLODING_ABS");
   alert.set_severity(v1::SEVERITY_CRIT);
   alert.set_state(v1::Alert::STATE_FIRING);
-  snapshot.alerts_total.push_back({v1::RULE_ID_EXPLODING_ABS, v1::SEVERITY_CRIT, 3});
+  snapshot.alerts_total.push_back({"EXPLODING_ABS", v1::SEVERITY_CRIT, 3});
   return snapshot;
 }
 

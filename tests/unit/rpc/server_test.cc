@@ -483,6 +483,50 @@ TEST_F(ServerTest, AlertsAreStreamedUntilTheJobEndsAndListed) {
   EXPECT_GT(list.alerts_size(), 0);
 }
 
+TEST_F(ServerTest, AlertsAreNotedSilencedAndReplayed) {
+  Start();
+  const std::string name = MustCreate(SmallJob(20));
+  AwaitEnd(name);
+  v1::AcknowledgeAlertRequest note;
+  note.set_name(name + "/alerts/1");
+  note.set_author("ann");
+  v1::SilenceRuleRequest silence;
+  silence.set_job(name);
+  silence.set_rule_name("EXPLODING_ABS");
+  silence.set_author("ann");
+  silence.mutable_duration()->set_seconds(60);
+  v1::DeleteSilenceRequest heard;
+  heard.set_job(name);
+  heard.set_rule_name("EXPLODING_ABS");
+  v1::ListSilencesRequest list;
+  list.set_parent("jobs/-");
+  v1::EvaluateRulesRequest replay;
+  replay.set_name(name);
+  v1::CustomRule& rule = *replay.add_custom_rules();
+  rule.set_name("ANY");
+  rule.set_expression("loss > 0");
+  rule.set_warmup_steps(3);
+  grpc::ClientContext contexts[5];
+  v1::Alert alert;
+  v1::Silence silenced;
+  v1::ListSilencesResponse silences;
+  google::protobuf::Empty nothing;
+  v1::EvaluateRulesResponse replayed;
+
+  EXPECT_EQ(alerts_stub_->AcknowledgeAlert(&contexts[0], note, &alert).error_code(),
+            grpc::StatusCode::NOT_FOUND);
+  EXPECT_TRUE(alerts_stub_->SilenceRule(&contexts[1], silence, &silenced).ok());
+  EXPECT_TRUE(alerts_stub_->ListSilences(&contexts[2], list, &silences).ok());
+  EXPECT_TRUE(alerts_stub_->DeleteSilence(&contexts[3], heard, &nothing).ok());
+  EXPECT_TRUE(alerts_stub_->EvaluateRules(&contexts[4], replay, &replayed).ok());
+
+  EXPECT_EQ(silenced.rule_name(), "EXPLODING_ABS");
+  EXPECT_EQ(silences.silences_size(), 1);
+  EXPECT_EQ(replayed.steps(), 20);
+  ASSERT_EQ(replayed.alerts_size(), 1);
+  EXPECT_EQ(replayed.alerts(0).firing_step(), 3);
+}
+
 TEST_F(ServerTest, ListsTheRules) {
   Start();
   grpc::ClientContext context;
