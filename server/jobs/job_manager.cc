@@ -10,6 +10,7 @@
 #include "server/base/check.h"
 #include "server/base/log.h"
 #include "server/base/status.h"
+#include "server/base/version.h"
 #include "server/data/source.h"
 #include "server/jobs/errors.h"
 #include "server/jobs/job_manager_impl.h"
@@ -17,6 +18,7 @@
 #include "server/jobs/settings.h"
 #include "server/jobs/timestamp.h"
 #include "server/jobs/validate.h"
+#include "server/nn/engine_level.h"
 #include "server/train/model_tools.h"
 #include "server/train/trainer.h"
 
@@ -313,6 +315,8 @@ JobManager::Impl::JobPtr JobManager::Impl::Insert(const v1::CreateJobRequest& bo
       std::make_shared<HostedJob>(id, NewUid(), next_number_++, body, limits_.history_bytes_max);
   job.set_name(NameOf(*hosted));
   job.set_uid(hosted->uid);
+  job.set_server_build(
+      absl::StrCat(Version(), " (commit ", Revision(), ", engine ", nn::EngineLevel(), ")"));
   if (!job.has_seed()) job.set_seed(SeedOf(id));
   *job.mutable_create_time() = ToTimestamp(clock_->Now());
   if (admission.content != nullptr) {
