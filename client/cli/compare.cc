@@ -61,36 +61,6 @@ std::string ClipVerdict(const v1::Job& job) {
   return absl::StrCat("clipped in ", FormatShare(job.clip_rate()), " of its steps");
 }
 
-std::string LossVerdict(const JobSummary& summary) {
-  const double loss = FinalLoss(summary);
-  const std::optional<double> right = RightShare(summary.job);
-  const std::string share = right ? absl::StrCat(", ", FormatShare(*right), " right") : "";
-  if (summary.history.buckets().empty()) return "has no steps yet";
-  if (!std::isfinite(loss)) return "the loss is not finite";
-  if (right && *right >= kSolvedShare) {
-    return absl::StrCat("solved the task: ", FormatShare(*right), " right, loss ",
-                        FormatNumber(loss));
-  }
-  if (const std::optional<double> chance = ChanceLoss(summary.job.task())) {
-    if (loss >= *chance / kChanceShare) {
-      return absl::StrCat("the loss is worse than guessing: ", FormatNumber(loss),
-                          ", guessing gives ", FormatNumber(*chance), share);
-    }
-    if (loss >= *chance * kChanceShare) {
-      return absl::StrCat("the loss stayed at chance: ", FormatNumber(loss), ", guessing gives ",
-                          FormatNumber(*chance), share);
-    }
-    return absl::StrCat("learnt in part: loss ", FormatNumber(loss), ", guessing gives ",
-                        FormatNumber(*chance), share);
-  }
-  const double first = FirstLoss(summary);
-  const absl::string_view way = loss < first * kChanceShare   ? "fell"
-                                : loss > first / kChanceShare ? "rose"
-                                                              : "stayed about where it was";
-  return absl::StrCat("the loss ", way, ", from ", FormatNumber(first), " to ", FormatNumber(loss),
-                      share);
-}
-
 std::string GradientVerdict(const JobSummary& summary) {
   std::vector<std::string> parts;
   if (const double norm = LargestNorm(summary); norm >= kExplodedNorm) {
@@ -161,6 +131,41 @@ double MeanGrowth(const JobSummary& summary) {
     count += growth.count();
   }
   return count == 0 ? kNaN : sum / static_cast<double>(count);
+}
+
+bool IsSolved(const JobSummary& summary) {
+  const std::optional<double> right = RightShare(summary.job);
+  return right && *right >= kSolvedShare;
+}
+
+std::string LossVerdict(const JobSummary& summary) {
+  const double loss = FinalLoss(summary);
+  const std::optional<double> right = RightShare(summary.job);
+  const std::string share = right ? absl::StrCat(", ", FormatShare(*right), " right") : "";
+  if (summary.history.buckets().empty()) return "has no steps yet";
+  if (!std::isfinite(loss)) return "the loss is not finite";
+  if (IsSolved(summary)) {
+    return absl::StrCat("solved the task: ", FormatShare(*right), " right, loss ",
+                        FormatNumber(loss));
+  }
+  if (const std::optional<double> chance = ChanceLoss(summary.job.task())) {
+    if (loss >= *chance / kChanceShare) {
+      return absl::StrCat("the loss is worse than guessing: ", FormatNumber(loss),
+                          ", guessing gives ", FormatNumber(*chance), share);
+    }
+    if (loss >= *chance * kChanceShare) {
+      return absl::StrCat("the loss stayed at chance: ", FormatNumber(loss), ", guessing gives ",
+                          FormatNumber(*chance), share);
+    }
+    return absl::StrCat("learnt in part: loss ", FormatNumber(loss), ", guessing gives ",
+                        FormatNumber(*chance), share);
+  }
+  const double first = FirstLoss(summary);
+  const absl::string_view way = loss < first * kChanceShare   ? "fell"
+                                : loss > first / kChanceShare ? "rose"
+                                                              : "stayed about where it was";
+  return absl::StrCat("the loss ", way, ", from ", FormatNumber(first), " to ", FormatNumber(loss),
+                      share);
 }
 
 Table ComparisonTable(const std::vector<JobSummary>& summaries) {

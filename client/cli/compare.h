@@ -25,6 +25,11 @@ double LargestNorm(const JobSummary& summary);
 // The mean growth factor over all steps; NaN when it was not measured.
 double MeanGrowth(const JobSummary& summary);
 
+// At least 95 % right answers in the newest evaluation of a job that did not fail.
+bool IsSolved(const JobSummary& summary);
+// What became of the loss: "the loss stayed at chance: 1.39, guessing gives 1.386, 25 % right".
+std::string LossVerdict(const JobSummary& summary);
+
 // Columns in which the jobs may differ, then the outcome.
 Table ComparisonTable(const std::vector<JobSummary>& summaries);
 

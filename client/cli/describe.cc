@@ -188,31 +188,37 @@ std::string DescribeInitializer(const v1::Initializer& initializer) {
   }
 }
 
-std::string DescribeSettings(const v1::Job& job) {
-  std::string text;
-  Line("task", DescribeTask(job.task()), &text);
-  Line("model", DescribeModel(job.model()), &text);
-  Line("initial", DescribeInitialization(job.model().initialization()), &text);
-  Line("optimizer", DescribeOptimizer(job.optimizer()), &text);
-  Line("clipping", DescribeClipping(job), &text);
+std::string StatisticsLevelText(const v1::Job& job) {
+  return absl::AsciiStrToLower(ShortName(
+      job.statistics_level(), &v1::StatisticsLevel_Name<v1::StatisticsLevel>, "STATISTICS_LEVEL_"));
+}
+
+std::vector<std::pair<std::string, std::string>> SettingRows(const v1::Job& job) {
+  std::vector<std::pair<std::string, std::string>> rows;
+  rows.emplace_back("task", DescribeTask(job.task()));
+  rows.emplace_back("model", DescribeModel(job.model()));
+  rows.emplace_back("initial", DescribeInitialization(job.model().initialization()));
+  rows.emplace_back("optimizer", DescribeOptimizer(job.optimizer()));
+  rows.emplace_back("clipping", DescribeClipping(job));
   const v1::Training& training = job.training();
   std::string length =
       absl::StrCat(training.step_limit(), " steps of batch ", training.batch_size());
   if (training.has_truncation()) absl::StrAppend(&length, ", truncated at ", training.truncation());
   if (training.precision() == v1::Training::PRECISION_FLOAT64) length += ", float64";
-  Line("training", length, &text);
+  rows.emplace_back("training", length);
   if (job.evaluation().every_steps() > 0) {
-    Line("evaluation",
-         absl::StrCat("every ", job.evaluation().every_steps(), " steps on ",
-                      job.evaluation().examples(), " examples"),
-         &text);
+    rows.emplace_back("evaluation",
+                      absl::StrCat("every ", job.evaluation().every_steps(), " steps on ",
+                                   job.evaluation().examples(), " examples"));
   }
-  Line("statistics",
-       absl::AsciiStrToLower(ShortName(job.statistics_level(),
-                                       &v1::StatisticsLevel_Name<v1::StatisticsLevel>,
-                                       "STATISTICS_LEVEL_")),
-       &text);
-  if (job.has_seed()) Line("seed", absl::StrCat(job.seed()), &text);
+  rows.emplace_back("statistics", StatisticsLevelText(job));
+  if (job.has_seed()) rows.emplace_back("seed", absl::StrCat(job.seed()));
+  return rows;
+}
+
+std::string DescribeSettings(const v1::Job& job) {
+  std::string text;
+  for (const auto& [what, value] : SettingRows(job)) Line(what, value, &text);
   return text;
 }
 

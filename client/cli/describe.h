@@ -3,6 +3,7 @@
 
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/time/time.h"
@@ -34,8 +35,11 @@ std::string DescribeInitializer(const v1::Initializer& initializer);
 
 // Everything a person wants to know about one job, in lines "what  value".
 std::string DescribeJob(const v1::Job& job, absl::Time now);
-// Its settings alone.
+// Its settings alone, and as rows of what and value; a value may be empty.
 std::string DescribeSettings(const v1::Job& job);
+std::vector<std::pair<std::string, std::string>> SettingRows(const v1::Job& job);
+// "basic".
+std::string StatisticsLevelText(const v1::Job& job);
 
 // One row for each job.
 Table JobTable(const std::vector<v1::Job>& jobs, absl::Time now);

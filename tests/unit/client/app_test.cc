@@ -464,6 +464,54 @@ TEST_F(AppTest, ExportsEveryStep) {
   EXPECT_EQ(nlohmann::json::parse(lines[3])["norm_before"], 1.5);
 }
 
+TEST_F(AppTest, WritesAReportAndPrintsItsPath) {
+  ServeJob(v1::Job::STATE_SUCCEEDED);
+  server_.Start();
+  const std::string path = testing::TempDir() + "/writes_a_report.html";
+
+  EXPECT_EQ(RunWith({"report", "x", "--output", path}), 0);
+
+  std::ostringstream page;
+  page << std::ifstream(path).rdbuf();
+  EXPECT_EQ(out_.str(), path + "\n");
+  EXPECT_THAT(page.str(), StartsWith("<!DOCTYPE html>"));
+  EXPECT_THAT(page.str(), HasSubstr("1.5 at step 0"));
+  EXPECT_THAT(page.str(), HasSubstr("the norm passed 1000"));
+  EXPECT_EQ(RunWith({"report", "nobody"}), 3);
+}
+
+TEST_F(AppTest, WritesAMarkdownReportToStandardOutput) {
+  ServeJob(v1::Job::STATE_RUNNING);
+  server_.Start();
+
+  EXPECT_EQ(RunWith({"report", "x", "--markdown", "--output", "-"}), 0);
+
+  EXPECT_THAT(out_.str(), StartsWith("# x\n"));
+  EXPECT_THAT(out_.str(), HasSubstr("| state | RUNNING |"));
+}
+
+// A job that runs while its report is written: what was forgotten meanwhile is left out.
+TEST_F(AppTest, ReportGoesOnWhereHistoryWasForgotten) {
+  ServeJob(v1::Job::STATE_RUNNING);
+  const auto query = server_.query_stats;
+  server_.query_stats = [query](const v1::QueryStatsRequest& request) {
+    auto history = query(request);
+    if (request.points() == 1) history->set_oldest_step(30);
+    return history;
+  };
+  const auto stream = server_.stream_stats;
+  server_.stream_stats = [stream](const v1::StreamStatsRequest& request,
+                                  const auto& write) -> absl::Status {
+    if (request.from_step() < 30) return absl::OutOfRangeError("the oldest kept step is 30");
+    return stream(request, write);
+  };
+  server_.Start();
+
+  EXPECT_EQ(RunWith({"report", "x", "--markdown", "--output", "-"}), 0);
+
+  EXPECT_THAT(out_.str(), HasSubstr("1.5 at step 30"));
+}
+
 TEST_F(AppTest, ComparesJobsInWords) {
   ServeJob(v1::Job::STATE_SUCCEEDED);
   server_.Start();
