@@ -11,6 +11,8 @@ namespace {
 
 constexpr double kTrackHeight = 8;
 constexpr double kTrackPitch = 15;
+// From the plot to the first track: half a label of the left axis fits between them.
+constexpr double kTrackGap = 12;
 constexpr double kLabelPitch = 15;
 constexpr double kPillHeight = 16;
 
@@ -173,7 +175,8 @@ void DrawStepAxis(const Scale& scale, const ChartFrame& frame, double below, Svg
     svg->Line({at, below}, {at, below + 4}, "axis");
     svg->Text({at, below + 17}, Anchor::kMiddle, tick.label, "tick");
   }
-  svg->Text({frame.width - 4, below + 17}, Anchor::kEnd, "step", "axis-title");
+  // Lower than the numbers: beside a heat map the labels of the colours stand above it.
+  svg->Text({frame.width - 4, below + 23}, Anchor::kEnd, "step", "axis-title");
 }
 
 void DrawLeftAxis(const Scale& scale, const ChartFrame& frame, const std::string& title, bool grid,
@@ -200,19 +203,19 @@ std::string DrawLineChart(const LineChart& chart, Interval steps) {
   // The title of the left axis, then the numbers of the marks.
   frame.top = chart.marks.empty() ? 24 : 42;
   const double tracks = static_cast<double>(chart.tracks.size()) * kTrackPitch;
-  const double below = frame.bottom() + tracks;
+  const double below = frame.bottom() + (chart.tracks.empty() ? 0 : kTrackGap + tracks);
   const Interval span = chart.span ? *chart.span : SpanOf(spanned, chart.log);
   const Scale x = StepScale(steps, frame);
   const Scale y = chart.log ? Scale::Log(span, frame.bottom(), frame.top)
                             : Scale::Linear(span, frame.bottom(), frame.top);
-  Svg svg(frame.width, below + 24, chart.label);
+  Svg svg(frame.width, below + kAxisRoom, chart.label);
   DrawLeftAxis(y, frame, chart.y_title, true, false, &svg);
   for (const Curve& curve : chart.curves) DrawCurve(curve, x, y, &svg);
   DrawLimits(chart.limits, y, frame, &svg);
   DrawMarks(chart.marks, x, frame, &svg);
   for (size_t i = 0; i < chart.tracks.size(); ++i) {
-    DrawTrack(chart.tracks[i], x, frame, frame.bottom() + 5 + static_cast<double>(i) * kTrackPitch,
-              &svg);
+    DrawTrack(chart.tracks[i], x, frame,
+              frame.bottom() + kTrackGap + static_cast<double>(i) * kTrackPitch, &svg);
   }
   DrawStepAxis(x, frame, below, &svg);
   return svg.ToString();

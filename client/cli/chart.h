@@ -80,6 +80,9 @@ struct LineChart {
 // at all. On a logarithmic axis 0 and below are drawn at the bottom.
 std::string DrawLineChart(const LineChart& chart, Interval steps);
 
+// Height of the step axis with its numbers and title.
+inline constexpr double kAxisRoom = 30;
+
 // The axis of steps for `steps` in this frame.
 Scale StepScale(Interval steps, const ChartFrame& frame);
 

@@ -160,7 +160,7 @@ std::string DrawHeatMap(const HeatGrid& grid, const std::string& label) {
       shades[static_cast<size_t>(column * rows + row)] = ShadeOf(grid.at(column, row), colors);
     }
   }
-  Svg svg(frame.width, frame.bottom() + 24, label);
+  Svg svg(frame.width, frame.bottom() + kAxisRoom, label);
   svg.Rect({frame.left, frame.top}, frame.right - frame.left, frame.height, "absent");
   const double width = (frame.right - frame.left) / grid.columns();
   for (int shade = kNotFinite; shade < kShades; ++shade) {

@@ -26,7 +26,9 @@ TEST(LogBarsTest, CountsEverySampleInItsBar) {
   EXPECT_LE(bars.size(), 60u);
   EXPECT_GE(bars.size(), 20u);
   for (size_t i = 0; i < bars.size(); ++i) {
-    if (i > 0) EXPECT_DOUBLE_EQ(bars[i].low, bars[i - 1].high);
+    if (i > 0) {
+      EXPECT_DOUBLE_EQ(bars[i].low, bars[i - 1].high);
+    }
     int64_t steps = 0;
     int64_t clipped = 0;
     for (const NormSample& sample : samples) {
