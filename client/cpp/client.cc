@@ -40,6 +40,7 @@ constexpr char kServiceConfig[] = R"({"methodConfig": [{
     {"service": "gradwatch.v1.JobService", "method": "GetJob"},
     {"service": "gradwatch.v1.JobService", "method": "ListJobs"},
     {"service": "gradwatch.v1.StatsService", "method": "QueryStats"},
+    {"service": "gradwatch.v1.StatsService", "method": "GetClipAdvice"},
     {"service": "gradwatch.v1.AlertService", "method": "ListAlerts"},
     {"service": "gradwatch.v1.AlertService", "method": "ListRules"},
     {"service": "gradwatch.v1.DatasetService", "method": "GetDataset"},
@@ -283,6 +284,9 @@ class GrpcClient : public Client {
 
   absl::StatusOr<v1::QueryStatsResponse> QueryStats(const v1::QueryStatsRequest& request) override {
     return Unary(&stats_, &Stats::QueryStats, request);
+  }
+  absl::StatusOr<v1::ClipAdvice> GetClipAdvice(const v1::GetClipAdviceRequest& request) override {
+    return Unary(&stats_, &Stats::GetClipAdvice, request);
   }
   std::unique_ptr<StatsReader> StreamStats(const v1::StreamStatsRequest& request,
                                            const StreamOptions& options) override {

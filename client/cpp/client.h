@@ -111,6 +111,7 @@ class Client {
   // Statistics. The stream resumes with the step after the last one that was read.
   virtual absl::StatusOr<v1::QueryStatsResponse> QueryStats(
       const v1::QueryStatsRequest& request) = 0;
+  virtual absl::StatusOr<v1::ClipAdvice> GetClipAdvice(const v1::GetClipAdviceRequest& request) = 0;
   virtual std::unique_ptr<StatsReader> StreamStats(const v1::StreamStatsRequest& request,
                                                    const StreamOptions& options) = 0;
 

@@ -15,6 +15,7 @@
 #include "gradwatch/v1/job.pb.h"
 #include "gradwatch/v1/job_service.pb.h"
 #include "server/base/mutex.h"
+#include "server/clip/shadow_clips.h"
 #include "server/data/dataset_content.h"
 #include "server/jobs/dispatcher.h"
 #include "server/jobs/notify.h"
@@ -46,6 +47,9 @@ struct Progress {
   int64_t clipped_steps = 0;
   int64_t nonfinite_steps = 0;
   int64_t nonfinite_entries = 0;
+  // Of each shadow clip: steps that it would have clipped, and the sum of its coefficients.
+  std::array<int64_t, clip::kShadowsMax> shadow_clipped_steps{};
+  std::array<double, clip::kShadowsMax> shadow_coefficients{};
   std::shared_ptr<const StepRecord> latest;
   std::shared_ptr<const v1::EvaluationResult> latest_evaluation;
   std::shared_ptr<const v1::EvaluationResult> best_evaluation;

@@ -83,6 +83,10 @@ absl::StatusOr<v1::JobActionResponse> JobManager::Resume(absl::string_view name)
 absl::StatusOr<v1::JobActionResponse> JobManager::Cancel(absl::string_view name) {
   return impl_->Cancel(name);
 }
+absl::StatusOr<v1::ClipAdvice> JobManager::GetClipAdvice(
+    const v1::GetClipAdviceRequest& request) const {
+  return impl_->GetClipAdvice(request);
+}
 absl::StatusOr<v1::QueryStatsResponse> JobManager::QueryStats(
     const v1::QueryStatsRequest& request) const {
   return impl_->QueryStats(request);

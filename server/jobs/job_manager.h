@@ -97,6 +97,8 @@ class JobManager {
   absl::StatusOr<v1::JobActionResponse> Cancel(absl::string_view name);               // Waits.
 
   absl::StatusOr<v1::QueryStatsResponse> QueryStats(const v1::QueryStatsRequest& request) const;
+  // Reads the whole history: milliseconds for 100,000 steps.
+  absl::StatusOr<v1::ClipAdvice> GetClipAdvice(const v1::GetClipAdviceRequest& request) const;
   absl::StatusOr<v1::ListAlertsResponse> ListAlerts(const v1::ListAlertsRequest& request) const;
 
   // The weights now: of a running job those of the next step boundary. Waits.

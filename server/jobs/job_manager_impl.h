@@ -30,7 +30,7 @@ namespace gradwatch::jobs {
 // Lock order: mu_, then any leaf lock. Callbacks of readers run with no lock of ours held.
 //
 // job_manager.cc: creation, queue, shutdown · job_control.cc: pause, resume, cancel, update,
-// delete · job_queries.cc: reading · job_worker.cc: training.
+// delete · job_queries.cc: reading · job_advice.cc: advice · job_worker.cc: training.
 class JobManager::Impl : public std::enable_shared_from_this<JobManager::Impl> {
  public:
   Impl(JobLimits limits, DatasetStore* datasets, const Clock* clock, TrainerFactory trainers);
@@ -46,6 +46,7 @@ class JobManager::Impl : public std::enable_shared_from_this<JobManager::Impl> {
   absl::StatusOr<v1::JobActionResponse> Resume(absl::string_view name);
   absl::StatusOr<v1::JobActionResponse> Cancel(absl::string_view name);
   absl::StatusOr<v1::QueryStatsResponse> QueryStats(const v1::QueryStatsRequest& request);
+  absl::StatusOr<v1::ClipAdvice> GetClipAdvice(const v1::GetClipAdviceRequest& request);
   absl::StatusOr<v1::ListAlertsResponse> ListAlerts(const v1::ListAlertsRequest& request);
   absl::StatusOr<Weights> GetWeights(absl::string_view name);
   absl::StatusOr<v1::CheckGradientsResponse> CheckGradients(

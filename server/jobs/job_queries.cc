@@ -13,6 +13,7 @@
 #include "server/jobs/job_filter.h"
 #include "server/jobs/job_manager_impl.h"
 #include "server/jobs/names.h"
+#include "server/jobs/shadow_summary.h"
 #include "server/jobs/stats_reader.h"
 #include "server/jobs/timestamp.h"
 
@@ -50,6 +51,12 @@ v1::Job JobManager::Impl::Assemble(const View& view) const {
   if (progress.step > 0) {
     job.set_clip_rate(static_cast<double>(progress.clipped_steps) /
                       static_cast<double>(progress.step));
+  }
+  for (int i = 0; i < job.shadow_clips_size(); ++i) {
+    const auto at = static_cast<size_t>(i);
+    *job.add_shadow_summaries() =
+        ShadowSummaryOf(job.shadow_clips(i), progress.shadow_clipped_steps[at],
+                        progress.shadow_coefficients[at], progress.step);
   }
   if (progress.latest != nullptr) {
     GRADWATCH_CHECK(ParseScalars(*progress.latest, job.mutable_latest_stats()));

@@ -148,6 +148,11 @@ class JobManager::Impl::Worker {
     progress.clipped_steps += record->clipped ? 1 : 0;
     progress.nonfinite_steps += record->nonfinite ? 1 : 0;
     progress.nonfinite_entries += stats_.nonfinite_count();
+    for (int i = 0; i < stats_.shadow_reports_size(); ++i) {
+      const v1::ShadowReport& shadow = stats_.shadow_reports(i);
+      progress.shadow_clipped_steps[static_cast<size_t>(i)] += shadow.clipped() ? 1 : 0;
+      progress.shadow_coefficients[static_cast<size_t>(i)] += shadow.coefficient();
+    }
     progress.latest = record;
     progress.last_step_time = now;
     if (std::isfinite(record->norm_before)) progress.norm.Add(now, record->norm_before);

@@ -113,6 +113,7 @@ v1::Job RequestedPart(const v1::Job& job) {
   if (job.has_model()) *part.mutable_model() = job.model();
   if (job.has_optimizer()) *part.mutable_optimizer() = job.optimizer();
   if (job.has_clipping()) *part.mutable_clipping() = job.clipping();
+  *part.mutable_shadow_clips() = job.shadow_clips();
   if (job.has_training()) *part.mutable_training() = job.training();
   if (job.has_evaluation()) *part.mutable_evaluation() = job.evaluation();
   part.set_statistics_level(job.statistics_level());

@@ -57,6 +57,23 @@ bool ReadGrowth(CodedInputStream* input, StepRecord* record) {
   return ok;
 }
 
+bool ReadShadow(CodedInputStream* input, StepRecord* record) {
+  uint32_t length = 0;
+  if (!input->ReadVarint32(&length)) return false;
+  const auto outer = input->PushLimit(static_cast<int>(length));
+  bool clipped = false;
+  bool ok = true;
+  while (const uint32_t tag = ok ? input->ReadTag() : 0) {
+    const int field = WireFormatLite::GetTagFieldNumber(tag);
+    ok = field == v1::ShadowReport::kClippedFieldNumber ? ReadFlag(input, &clipped)
+                                                        : WireFormatLite::SkipField(input, tag);
+  }
+  input->PopLimit(outer);
+  if (clipped) record->shadows_clipped |= static_cast<uint8_t>(1U << record->shadows);
+  ++record->shadows;
+  return ok;
+}
+
 // Passes the top-level field of a StepStats that begins with `tag`, taking what folding needs.
 bool TakeField(uint32_t tag, CodedInputStream* input, StepRecord* record) {
   switch (WireFormatLite::GetTagFieldNumber(tag)) {
@@ -75,6 +92,8 @@ bool TakeField(uint32_t tag, CodedInputStream* input, StepRecord* record) {
       return ReadFlag(input, &record->skipped);
     case StepStats::kGrowthFieldNumber:
       return ReadGrowth(input, record);
+    case StepStats::kShadowReportsFieldNumber:
+      return ReadShadow(input, record);
     case StepStats::kNonfiniteCountFieldNumber:  // Above 0, or it would not be there.
     case StepStats::kNonfiniteOriginFieldNumber:
       record->nonfinite = true;
@@ -200,6 +219,11 @@ void Fold(const StepRecord& record, v1::FoldedStats* folded) {
   folded->set_clipped_steps(folded->clipped_steps() + (record.clipped ? 1 : 0));
   folded->set_skipped_steps(folded->skipped_steps() + (record.skipped ? 1 : 0));
   folded->set_nonfinite_steps(folded->nonfinite_steps() + (record.nonfinite ? 1 : 0));
+  for (int i = 0; i < record.shadows; ++i) {
+    if (folded->shadow_clipped_steps_size() == i) folded->add_shadow_clipped_steps(0);
+    const int64_t clipped = (record.shadows_clipped >> i) & 1;
+    folded->set_shadow_clipped_steps(i, folded->shadow_clipped_steps(i) + clipped);
+  }
 }
 
 }  // namespace gradwatch::jobs

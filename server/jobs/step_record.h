@@ -36,7 +36,9 @@ struct StepRecord {
   bool clipped = false;
   bool skipped = false;
   bool nonfinite = false;
-  bool evaluated = false;  // `scalars` hold an evaluation.
+  bool evaluated = false;       // `scalars` hold an evaluation.
+  uint8_t shadows = 0;          // Shadow clips that reported.
+  uint8_t shadows_clipped = 0;  // Bit i: the i-th would have clipped.
 
   std::string storage;
 

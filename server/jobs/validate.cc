@@ -342,16 +342,16 @@ void CheckNormClip(const Clip& clip, const std::string& field, Checker* check) {
   check->Enum(field + ".convention", clip.convention(), *v1::NormConvention_descriptor());
 }
 
-void CheckClipping(const v1::Clipping& clipping, Checker* check) {
-  if (clipping.policies_size() > kPoliciesMax) {
-    check->Add("clipping.policies",
-               absl::StrCat("has ", clipping.policies_size(), " policies; at most ", kPoliciesMax,
-                            " are allowed"));
+void CheckPolicies(const google::protobuf::RepeatedPtrField<v1::ClipPolicy>& policies,
+                   const std::string& name, Checker* check) {
+  if (policies.size() > kPoliciesMax) {
+    check->Add(name, absl::StrCat("has ", policies.size(), " policies; at most ", kPoliciesMax,
+                                  " are allowed"));
     return;
   }
-  for (int i = 0; i < clipping.policies_size(); ++i) {
-    const v1::ClipPolicy& policy = clipping.policies(i);
-    const std::string field = absl::StrCat("clipping.policies[", i, "]");
+  for (int i = 0; i < policies.size(); ++i) {
+    const v1::ClipPolicy& policy = policies[i];
+    const std::string field = absl::StrCat(name, "[", i, "]");
     switch (policy.kind_case()) {
       case v1::ClipPolicy::kValue:
         CheckValueClip(policy.value(), field + ".value", check);
@@ -417,7 +417,8 @@ void CheckJobSettings(const v1::Job& job, std::vector<FieldViolation>* violation
   CheckTask(job.task(), &check);
   CheckModel(job.model(), &check);
   CheckOptimizer(job, &check);
-  CheckClipping(job.clipping(), &check);
+  CheckPolicies(job.clipping().policies(), "clipping.policies", &check);
+  CheckPolicies(job.shadow_clips(), "shadow_clips", &check);
   CheckTraining(job, &check);
   check.Whole("evaluation.every_steps", job.evaluation().every_steps(), 0, kStepLimitMax);
   check.Whole("evaluation.examples", job.evaluation().examples(), 1, kExamplesMax);

@@ -134,14 +134,17 @@ void FillNormClip(Clip* clip) {
   }
 }
 
+void FillPolicy(v1::ClipPolicy* policy) {
+  if (policy->has_parameter_norm()) FillNormClip(policy->mutable_parameter_norm());
+  if (policy->has_global_norm()) FillNormClip(policy->mutable_global_norm());
+}
+
 void FillClipping(v1::Job* job) {
   if (!job->has_clipping()) {
     job->mutable_clipping()->add_policies()->mutable_global_norm()->set_max_norm(1.0);
   }
-  for (v1::ClipPolicy& policy : *job->mutable_clipping()->mutable_policies()) {
-    if (policy.has_parameter_norm()) FillNormClip(policy.mutable_parameter_norm());
-    if (policy.has_global_norm()) FillNormClip(policy.mutable_global_norm());
-  }
+  for (v1::ClipPolicy& policy : *job->mutable_clipping()->mutable_policies()) FillPolicy(&policy);
+  for (v1::ClipPolicy& policy : *job->mutable_shadow_clips()) FillPolicy(&policy);
 }
 
 void FillEvaluation(v1::Evaluation* evaluation) {

@@ -17,6 +17,7 @@
 #include "server/base/status.h"
 #include "server/base/thread_team.h"
 #include "server/clip/policy.h"
+#include "server/clip/shadow_clips.h"
 #include "server/data/source.h"
 #include "server/nn/network.h"
 #include "server/stats/gradient_stats.h"
@@ -60,7 +61,7 @@ class TrainerOf final : public Trainer {
  public:
   // May throw std::bad_alloc: everything that a job needs is taken here.
   TrainerOf(const v1::Job& job, std::unique_ptr<data::Source> source,
-            std::unique_ptr<clip::ClipChain> chain);
+            std::unique_ptr<clip::ClipChain> chain, std::unique_ptr<clip::ShadowClips> shadows);
 
   int64_t step() const override { return step_; }
   int64_t updates_applied() const override { return updates_applied_; }
@@ -104,6 +105,7 @@ class TrainerOf final : public Trainer {
   const std::vector<v1::ParameterInfo> parameter_infos_;
   Optimizer<S> optimizer_;
   std::unique_ptr<clip::ClipChain> chain_;
+  const std::unique_ptr<clip::ShadowClips> shadows_;
   Evaluator<S> evaluator_;
 
   int64_t step_ = 0;
@@ -129,7 +131,8 @@ class TrainerOf final : public Trainer {
 
 template <typename S>
 TrainerOf<S>::TrainerOf(const v1::Job& job, std::unique_ptr<data::Source> source,
-                        std::unique_ptr<clip::ClipChain> chain)
+                        std::unique_ptr<clip::ClipChain> chain,
+                        std::unique_ptr<clip::ShadowClips> shadows)
     : job_(job),
       source_(std::move(source)),
       shape_(source_->shape()),
@@ -138,6 +141,7 @@ TrainerOf<S>::TrainerOf(const v1::Job& job, std::unique_ptr<data::Source> source
       parameter_infos_(ParameterInfosOf(network_.parameters())),
       optimizer_(job.optimizer(), network_.parameters(), &team_),
       chain_(std::move(chain)),
+      shadows_(std::move(shadows)),
       evaluator_(job.task(), source_.get(), &network_) {
   network_.Initialize(job.seed());
   const std::vector<nn::Parameter>& parameters = network_.parameters();
@@ -274,6 +278,7 @@ double TrainerOf<S>::ClipGradients(v1::StepStats* stats) {
   context.step = step_;
   context.norms = gradient_norms_;
   context.factor = &factor;
+  shadows_->Measure(context, stats->mutable_shadow_reports());
   chain_->Clip(context);
   stats->set_clipped(chain_->clipped());
   for (int i = 0; i < chain_->size(); ++i) chain_->FillReport(i, stats->add_clip_reports());
@@ -499,7 +504,10 @@ absl::StatusOr<std::unique_ptr<Trainer>> Make(const v1::Job& job,
                                               std::unique_ptr<data::Source> source,
                                               const v1::Checkpoint* checkpoint) {
   ASSIGN_OR_RETURN(std::unique_ptr<clip::ClipChain> chain, clip::ClipChain::New(job.clipping()));
-  auto trainer = std::make_unique<TrainerOf<S>>(job, std::move(source), std::move(chain));
+  ASSIGN_OR_RETURN(std::unique_ptr<clip::ShadowClips> shadows,
+                   clip::ShadowClips::New(job.shadow_clips()));
+  auto trainer =
+      std::make_unique<TrainerOf<S>>(job, std::move(source), std::move(chain), std::move(shadows));
   if (checkpoint != nullptr) RETURN_IF_ERROR(trainer->Load(*checkpoint));
   return trainer;
 }

@@ -86,6 +86,10 @@ struct FakeServer::Services {
                             v1::QueryStatsResponse* out) override {
       return Call(fake->query_stats, *in, out);
     }
+    grpc::Status GetClipAdvice(Context*, const v1::GetClipAdviceRequest* in,
+                               v1::ClipAdvice* out) override {
+      return Call(fake->get_clip_advice, *in, out);
+    }
     grpc::Status StreamStats(Context* context, const v1::StreamStatsRequest* in,
                              grpc::ServerWriter<v1::StreamStatsResponse>* out) override {
       return Stream(fake->stream_stats, *in, context, out);

@@ -48,6 +48,7 @@ class FakeServer {
   Answer<v1::CheckGradientsRequest, v1::CheckGradientsResponse> check_gradients;
   Answers<v1::WatchJobRequest, v1::WatchJobResponse> watch_job;
   Answer<v1::QueryStatsRequest, v1::QueryStatsResponse> query_stats;
+  Answer<v1::GetClipAdviceRequest, v1::ClipAdvice> get_clip_advice;
   Answers<v1::StreamStatsRequest, v1::StreamStatsResponse> stream_stats;
   Answer<v1::ListAlertsRequest, v1::ListAlertsResponse> list_alerts;
   Answers<v1::WatchAlertsRequest, v1::WatchAlertsResponse> watch_alerts;

@@ -371,6 +371,21 @@ std::vector<BadJob> TrainingTable() {
 std::vector<BadJob> ClippingAndRulesTable() {
   return {
       Bad(
+          "ShadowWithoutKind", [](Job* j) { j->add_shadow_clips(); }, "shadow_clips[0]",
+          "exactly one of"),
+      Bad(
+          "ShadowThresholdZero",
+          [](Job* j) { j->add_shadow_clips()->mutable_global_norm()->set_max_norm(0); },
+          "shadow_clips[0].global_norm.max_norm", "above 0"),
+      Bad(
+          "TooManyShadows",
+          [](Job* j) {
+            for (int i = 0; i < 9; ++i) {
+              j->add_shadow_clips()->mutable_global_norm()->set_max_norm(1);
+            }
+          },
+          "shadow_clips", "at most 8"),
+      Bad(
           "PolicyWithoutKind", [](Job* j) { j->mutable_clipping()->add_policies(); },
           "clipping.policies[0]", "exactly one of"),
       Bad(

@@ -101,6 +101,48 @@ TEST(StepRecordTest, AViewOfItsWireSaysTheSame) {
   EXPECT_EQ(view.evaluated, record->evaluated);
 }
 
+// Three shadow clips, of which the second would have clipped.
+void AddShadowReports(v1::StepStats* stats) {
+  for (int i = 0; i < 3; ++i) {
+    v1::ShadowReport* report = stats->add_shadow_reports();
+    report->set_clipped(i == 1);
+    report->set_coefficient(i == 1 ? 0.5 : 1.0);
+  }
+}
+
+TEST(StepRecordTest, KeepsWhichShadowClipsWouldHaveClipped) {
+  v1::StepStats stats = StatsOf(3);
+  stats.add_tensors()->set_norm(2.0);
+  AddShadowReports(&stats);
+
+  const auto record = MakeRecord(stats);
+  StepRecord view;
+  ViewRecord(record->wire, &view);
+
+  for (const StepRecord* seen : {record.get(), static_cast<const StepRecord*>(&view)}) {
+    EXPECT_EQ(seen->shadows, 3);
+    EXPECT_EQ(seen->shadows_clipped, 0b010);
+    v1::StepStats scalars;
+    ASSERT_TRUE(ParseScalars(*seen, &scalars));
+    EXPECT_EQ(scalars.shadow_reports_size(), 3);
+    EXPECT_EQ(scalars.tensors_size(), 0);
+  }
+}
+
+TEST(FoldTest, CountsWhatEachShadowClipWouldHaveClipped) {
+  v1::StepStats stats = StatsOf(0);
+  AddShadowReports(&stats);
+  v1::FoldedStats folded;
+
+  Fold(*MakeRecord(stats), &folded);
+  Fold(*MakeRecord(stats), &folded);
+
+  ASSERT_EQ(folded.shadow_clipped_steps_size(), 3);
+  EXPECT_EQ(folded.shadow_clipped_steps(0), 0);
+  EXPECT_EQ(folded.shadow_clipped_steps(1), 2);
+  EXPECT_EQ(folded.shadow_clipped_steps(2), 0);
+}
+
 TEST(FoldTest, KeepsExtremesCountsAndMeanOfFiniteValues) {
   v1::FoldedStats folded;
   for (const double loss : {3.0, 1.0, 2.0}) {

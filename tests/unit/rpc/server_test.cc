@@ -702,6 +702,27 @@ TEST_F(ServerTest, QueriesHistory) {
   EXPECT_EQ(response.newest_step(), 99);
 }
 
+TEST_F(ServerTest, AdvisesOnTheThresholdFromTheNormsOfTheJob) {
+  Start();
+  v1::Job job = SmallJob(300);
+  job.add_shadow_clips()->mutable_global_norm()->set_max_norm(1e-9);
+  const std::string name = MustCreate(job);
+  AwaitEnd(name);
+  grpc::ClientContext context;
+  v1::GetClipAdviceRequest request;
+  request.set_name(name);
+  request.add_thresholds(0.25);
+  v1::ClipAdvice advice;
+
+  ASSERT_TRUE(stats_stub_->GetClipAdvice(&context, request, &advice).ok());
+
+  EXPECT_EQ(advice.window().steps(), 300);
+  EXPECT_GT(advice.recommended().max_norm(), 0.0);
+  EXPECT_EQ(advice.asked(0).max_norm(), 0.25);
+  ASSERT_EQ(advice.shadows_size(), 1);
+  EXPECT_EQ(advice.shadows(0).clip_rate(), 1.0);
+}
+
 TEST_F(ServerTest, FullQueueAnswersAtOnceWhenToTryAgain) {
   ServerOptions options;
   options.pools.heavy_queued_max = 0;

@@ -298,12 +298,23 @@ TEST(TrainerTest, ClearsWhateverTheRecordHeld) {
   }
 }
 
+void AddShadows(v1::Job* job) {
+  job->add_shadow_clips()->mutable_global_norm()->set_max_norm(1e-3);
+  job->add_shadow_clips()->mutable_global_norm()->set_max_norm(1e3);
+  v1::GlobalNormClip* l1 = job->add_shadow_clips()->mutable_global_norm();
+  l1->set_max_norm(1e-3);
+  l1->set_order(v1::NORM_ORDER_L1);
+  job->add_shadow_clips()->mutable_parameter_norm()->set_max_norm(1e-3);
+  job->add_shadow_clips()->mutable_value()->set_maximum(1e-5);
+}
+
 TEST(TrainerTest, AllocatesNothingOnceWarm) {
   for (const Kind kind : kAllKinds) {
     for (const v1::StatisticsLevel level : kAllLevels) {
       TestJob made = MakeJob(kind);
       made.job.set_statistics_level(level);
       made.job.mutable_evaluation()->set_every_steps(0);
+      AddShadows(&made.job);
       const auto trainer = NewTrainer(made);
       v1::StepStats record;
       for (int step = 0; step < 3; ++step) trainer->Step(&record);
@@ -346,6 +357,46 @@ TEST(TrainerTest, GivesTheSameBitsAtEveryStatisticsLevel) {
         EXPECT_EQ(Essence(runs[0][step]), Essence(runs[2][step]));
       }
     }
+  }
+}
+
+TEST(TrainerTest, ShadowClipsChangeNoBitOfTheTraining) {
+  for (const Kind kind : kAllKinds) {
+    for (const auto precision :
+         {v1::Training::PRECISION_FLOAT32, v1::Training::PRECISION_FLOAT64}) {
+      TestJob made = MakeJob(kind);
+      made.job.mutable_training()->set_precision(precision);
+      const auto plain = NewTrainer(made);
+      AddShadows(&made.job);
+      const auto shadowed = NewTrainer(made);
+
+      const std::vector<v1::StepStats> plain_steps = RunSteps(*plain, 12);
+      std::vector<v1::StepStats> shadowed_steps = RunSteps(*shadowed, 12);
+
+      for (size_t step = 0; step < 12; ++step) {
+        ASSERT_EQ(shadowed_steps[step].shadow_reports_size(), 5);
+        shadowed_steps[step].clear_shadow_reports();
+        EXPECT_EQ(Bytes(shadowed_steps[step]), Bytes(plain_steps[step]));
+      }
+      EXPECT_EQ(shadowed->Save().SerializeAsString(), plain->Save().SerializeAsString());
+    }
+  }
+}
+
+TEST(TrainerTest, ShadowClipsSeeTheGradientBeforeClipping) {
+  TestJob made = MakeJob(Kind::kAdding);
+  made.job.clear_clipping();
+  made.job.mutable_clipping()->add_policies()->mutable_global_norm()->set_max_norm(1e-6);
+  v1::GlobalNormClip* shadow = made.job.add_shadow_clips()->mutable_global_norm();
+  shadow->set_max_norm(1e-3);
+  shadow->set_convention(v1::NORM_CONVENTION_EXACT);
+
+  const std::vector<v1::StepStats> steps = RunSteps(*NewTrainer(made), 3);
+
+  for (const v1::StepStats& step : steps) {
+    ASSERT_GT(step.norm_before(), 1e-3);
+    EXPECT_TRUE(step.shadow_reports(0).clipped());
+    EXPECT_DOUBLE_EQ(step.shadow_reports(0).coefficient(), 1e-3 / step.norm_before());
   }
 }
 
