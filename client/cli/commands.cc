@@ -58,6 +58,7 @@ std::vector<Command> AllCommands() {
   commands.push_back(UpdateCommand());
   commands.push_back(DeleteCommand());
   commands.push_back(AlertsCommand());
+  commands.push_back(AdviseCommand());
   commands.push_back(CompareCommand());
   commands.push_back(CheckCommand());
   commands.push_back(ExportCommand());

@@ -25,6 +25,7 @@ Command UpdateCommand();    // jobs.cc
 Command DeleteCommand();    // jobs.cc
 Command WatchCommand();     // watch.cc
 Command AlertsCommand();    // alerts.cc
+Command AdviseCommand();    // advise.cc
 Command CompareCommand();   // results.cc
 Command ExportCommand();    // results.cc
 Command DownloadCommand();  // results.cc

@@ -152,25 +152,52 @@ std::string DescribeOptimizer(const v1::Optimizer& optimizer) {
   return text;
 }
 
+std::string DescribePolicy(const v1::ClipPolicy& policy) {
+  switch (policy.kind_case()) {
+    case v1::ClipPolicy::kValue: {
+      const v1::ValueClip& clip = policy.value();
+      return absl::StrCat("value ", clip.has_minimum() ? FormatNumber(clip.minimum()) : "", "..",
+                          clip.has_maximum() ? FormatNumber(clip.maximum()) : "");
+    }
+    case v1::ClipPolicy::kParameterNorm: {
+      const auto& clip = policy.parameter_norm();
+      return NormText("per parameter", clip.max_norm(), clip.order(), clip.convention());
+    }
+    case v1::ClipPolicy::kGlobalNorm: {
+      const auto& clip = policy.global_norm();
+      return NormText("norm", clip.max_norm(), clip.order(), clip.convention());
+    }
+    case v1::ClipPolicy::KIND_NOT_SET:
+      break;
+  }
+  return "unknown";
+}
+
 std::string DescribeClipping(const v1::Job& job) {
   if (!job.has_clipping()) return "norm 1";
   std::vector<std::string> parts;
   for (const v1::ClipPolicy& policy : job.clipping().policies()) {
-    if (policy.has_value()) {
-      const v1::ValueClip& clip = policy.value();
-      parts.push_back(absl::StrCat("value ", clip.has_minimum() ? FormatNumber(clip.minimum()) : "",
-                                   "..", clip.has_maximum() ? FormatNumber(clip.maximum()) : ""));
-    } else if (policy.has_parameter_norm()) {
-      const auto& clip = policy.parameter_norm();
-      parts.push_back(NormText("per parameter", clip.max_norm(), clip.order(), clip.convention()));
-    } else if (policy.has_global_norm()) {
-      const auto& clip = policy.global_norm();
-      parts.push_back(NormText("norm", clip.max_norm(), clip.order(), clip.convention()));
-    } else {
-      parts.emplace_back("unknown");
-    }
+    parts.push_back(DescribePolicy(policy));
   }
   return parts.empty() ? "none" : absl::StrJoin(parts, ", ");
+}
+
+std::string DescribeShadows(const v1::Job& job, const std::vector<double>& clip_rates) {
+  std::vector<std::string> parts;
+  for (int i = 0; i < job.shadow_clips_size(); ++i) {
+    const auto at = static_cast<size_t>(i);
+    parts.push_back(DescribePolicy(job.shadow_clips(i)));
+    if (at < clip_rates.size()) absl::StrAppend(&parts.back(), " ", FormatShare(clip_rates[at]));
+  }
+  return absl::StrJoin(parts, ", ");
+}
+
+std::vector<double> ShadowRates(const v1::Job& job) {
+  std::vector<double> rates;
+  for (const v1::ShadowSummary& summary : job.shadow_summaries()) {
+    rates.push_back(summary.clip_rate());
+  }
+  return rates;
 }
 
 std::string DescribeInitializer(const v1::Initializer& initializer) {
@@ -195,6 +222,7 @@ std::string DescribeSettings(const v1::Job& job) {
   Line("initial", DescribeInitialization(job.model().initialization()), &text);
   Line("optimizer", DescribeOptimizer(job.optimizer()), &text);
   Line("clipping", DescribeClipping(job), &text);
+  Line("shadow clips", DescribeShadows(job, {}), &text);
   const v1::Training& training = job.training();
   std::string length =
       absl::StrCat(training.step_limit(), " steps of batch ", training.batch_size());
@@ -260,6 +288,7 @@ std::string DescribeJob(const v1::Job& job, absl::Time now) {
       Line("growth", growth, &text);
     }
     Line("clip rate", FormatShare(job.clip_rate()), &text);
+    Line("shadow rates", DescribeShadows(job, ShadowRates(job)), &text);
   }
   if (job.nonfinite_steps() > 0)
     Line("not finite", absl::StrCat(job.nonfinite_steps(), " steps"), &text);

@@ -29,6 +29,13 @@ std::string DescribeModel(const v1::Model& model);
 std::string DescribeOptimizer(const v1::Optimizer& optimizer);
 // "none", "norm 0.5", "value -0.1..0.1, norm 1 (inf)"; a job without the message has "norm 1".
 std::string DescribeClipping(const v1::Job& job);
+// "norm 0.5", "norm 1 (inf)", "per parameter 1", "value -0.1..0.1".
+std::string DescribePolicy(const v1::ClipPolicy& policy);
+// The job's shadow clips with the share of steps that each would have clipped: "norm 0.25 98 %,
+// norm 5 0 %"; a share that is not given is left out. Empty when there are none.
+std::string DescribeShadows(const v1::Job& job, const std::vector<double>& clip_rates);
+// Those shares over all steps of the job.
+std::vector<double> ShadowRates(const v1::Job& job);
 // "orthogonal 1.1".
 std::string DescribeInitializer(const v1::Initializer& initializer);
 

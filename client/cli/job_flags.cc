@@ -322,6 +322,23 @@ std::vector<Flag> MeasureFlags(JobFlags* job) {
       field("--eval-every", "N", "evaluation.every_steps",
             "Evaluate on held-out examples every so many steps; 0 never.", "100"),
       field("--eval-examples", "N", "evaluation.examples", "Examples of an evaluation.", "1000"),
+      {.names = "--shadow-clip",
+       .value = "POLICIES",
+       .help = "Measure, and do not apply, what these thresholds would do: norms separated by "
+               "commas, also l1:NORM, inf:NORM, parameter:NORM, value:X; at most 8.",
+       .field = "shadow_clips",
+       .group = kMeasure,
+       .repeated = true,
+       .set =
+           [job](const std::string& text) {
+             const absl::StatusOr<std::vector<v1::ClipPolicy>> policies = ParsePolicies(text);
+             if (!policies.ok()) return policies.status();
+             job->edits.push_back([policies = *policies](v1::Job* target) {
+               for (const v1::ClipPolicy& policy : policies) *target->add_shadow_clips() = policy;
+               return absl::OkStatus();
+             });
+             return absl::OkStatus();
+           }},
       {.names = "--rule",
        .value = "RULE:SETTINGS",
        .help = "Settings of an alert rule, such as EXPLODING_ABS:threshold=500 or "
@@ -509,6 +526,35 @@ std::vector<Flag> FlagsOf(ClipFlags* clip) {
        .group = kClip,
        .set = OneOf({"torch", "exact"}, &clip->convention)},
   };
+}
+
+absl::StatusOr<std::vector<v1::ClipPolicy>> ParsePolicies(const std::string& text) {
+  std::vector<v1::ClipPolicy> policies;
+  for (const absl::string_view part : absl::StrSplit(text, ',')) {
+    std::pair<std::string, std::string> pair = absl::StrSplit(part, absl::MaxSplits(':', 1));
+    if (!absl::StrContains(part, ':')) pair = {"l2", std::string(part)};
+    const auto& [kind, text_of_number] = pair;
+    v1::ClipPolicy& policy = policies.emplace_back();
+    double number = 0;
+    const bool known = kind == "l2" || kind == "l1" || kind == "inf" || kind == "parameter" ||
+                       kind == "value";
+    if (!known || !absl::SimpleAtod(text_of_number, &number)) {
+      return Invalid(absl::StrCat(
+          "wants norms separated by commas, or l1:NORM, inf:NORM, parameter:NORM, value:X, not '",
+          part, "'"));
+    }
+    if (kind == "value") {
+      policy.mutable_value()->set_minimum(-number);
+      policy.mutable_value()->set_maximum(number);
+    } else if (kind == "parameter") {
+      policy.mutable_parameter_norm()->set_max_norm(number);
+    } else {
+      policy.mutable_global_norm()->set_max_norm(number);
+      if (kind == "l1") policy.mutable_global_norm()->set_order(v1::NORM_ORDER_L1);
+      if (kind == "inf") policy.mutable_global_norm()->set_order(v1::NORM_ORDER_INF);
+    }
+  }
+  return policies;
 }
 
 absl::StatusOr<v1::Initializer> ParseInitializer(const std::string& text) {

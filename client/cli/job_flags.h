@@ -30,6 +30,11 @@ struct ClipFlags {
 };
 std::vector<Flag> FlagsOf(ClipFlags* clip);
 
+// Policies separated by commas: "0.5" or "l2:0.5" (global norm), "l1:3", "inf:0.1", "parameter:1"
+// (each tensor's L2 norm), "value:0.1" (entries from -0.1 to 0.1). INVALID_ARGUMENT says what is
+// wanted; numbers out of range are left for the server to refuse.
+absl::StatusOr<std::vector<v1::ClipPolicy>> ParsePolicies(const std::string& text);
+
 // "uniform", "orthogonal:1.1", "identity:1", "normal:0.1", "constant:0"; the number after
 // orthogonal and identity may be left out and is 1 then.
 absl::StatusOr<v1::Initializer> ParseInitializer(const std::string& text);

@@ -43,6 +43,24 @@ class CliTest(unittest.TestCase):
         self.assertEqual(job["state"], "STATE_SUCCEEDED")
         self.assertEqual(int(job["step"]), 50)
 
+    def test_advises_on_the_threshold_of_a_job_that_measures_others(self):
+        self.submit("--steps", "300", "--id", "one", "--optimizer", "sgd", "--shadow-clip",
+                    "0.001,1000,value:0.001", "--wait")
+
+        text = cli(self.server, "advise", "one", "--threshold", "0.25").stdout
+        advice = cli_json(self.server, "advise", "one")
+        job = cli_json(self.server, "get", "one")
+        steps = cli(self.server, "export", "one", "--format", "jsonl").stdout.splitlines()
+
+        self.assertIn("clip the global L2 norm at", text)
+        self.assertIn("norm 0.25", text)
+        self.assertLess(max(len(line) for line in text.splitlines()), 80)
+        self.assertEqual(int(advice["window"]["steps"]), 300)
+        self.assertGreater(advice["recommended"]["max_norm"], 0)
+        self.assertEqual([s.get("clip_rate", 0) for s in job["shadow_summaries"]][:2],
+                         [1, 0])
+        self.assertEqual(len(json.loads(steps[-1])["shadow_reports"]), 3)
+
     def test_controls_a_running_job(self):
         self.submit("--steps", ENDLESS, "--id", "long")
 

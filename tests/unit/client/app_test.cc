@@ -608,5 +608,31 @@ TEST_F(AppTest, TellsHealth) {
   EXPECT_THAT(out_.str(), HasSubstr("is serving"));
 }
 
+TEST_F(AppTest, AdviseAsksForWhatTheFlagsSay) {
+  ServeJob(v1::Job::STATE_RUNNING);
+  v1::GetClipAdviceRequest asked;
+  server_.get_clip_advice =
+      [&asked](const v1::GetClipAdviceRequest& request) -> absl::StatusOr<v1::ClipAdvice> {
+    asked = request;
+    v1::ClipAdvice advice;
+    advice.set_job(request.name());
+    advice.mutable_recommended()->set_max_norm(0.5);
+    return advice;
+  };
+  server_.Start();
+
+  EXPECT_EQ(RunWith({"advise", "x", "--steps", "2000", "--threshold", "0.25", "--threshold", "5"}),
+            0);
+
+  EXPECT_EQ(asked.name(), "jobs/x");
+  EXPECT_EQ(asked.steps(), 2000);
+  EXPECT_EQ(asked.thresholds_size(), 2);
+  EXPECT_THAT(out_.str(), HasSubstr("clip the global L2 norm at 0.5"));
+  out_.str("");
+  EXPECT_EQ(RunWith({"advise", "x", "-o", "json"}), 0);
+  EXPECT_FALSE(asked.has_steps());
+  EXPECT_EQ(nlohmann::json::parse(out_.str())["recommended"]["max_norm"], 0.5);
+}
+
 }  // namespace
 }  // namespace gradwatch::cli

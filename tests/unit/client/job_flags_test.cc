@@ -196,5 +196,28 @@ TEST(JobFilesTest, AnotherTaskReplacesThatOfTheFile) {
   EXPECT_TRUE(job->task().has_mackey_glass());
 }
 
+TEST(ParsePoliciesTest, ReadsNormsAndOtherKinds) {
+  const auto policies = ParsePolicies("0.25,l2:5,l1:3,inf:0.1,parameter:1,value:0.2");
+
+  ASSERT_TRUE(policies.ok()) << policies.status();
+  ASSERT_EQ(policies->size(), 6u);
+  EXPECT_EQ((*policies)[0].global_norm().max_norm(), 0.25);
+  EXPECT_EQ((*policies)[1].global_norm().max_norm(), 5);
+  EXPECT_EQ((*policies)[2].global_norm().order(), v1::NORM_ORDER_L1);
+  EXPECT_EQ((*policies)[3].global_norm().order(), v1::NORM_ORDER_INF);
+  EXPECT_EQ((*policies)[4].parameter_norm().max_norm(), 1);
+  EXPECT_EQ((*policies)[5].value().minimum(), -0.2);
+  EXPECT_EQ((*policies)[5].value().maximum(), 0.2);
+}
+
+TEST(ParsePoliciesTest, SaysWhatIsWantedInstead) {
+  for (const char* text : {"", "0.5,", "half", "l3:1", "value:", "value:x"}) {
+    const absl::Status status = ParsePolicies(text).status();
+
+    EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument) << text;
+    EXPECT_THAT(std::string(status.message()), ::testing::HasSubstr("wants norms")) << text;
+  }
+}
+
 }  // namespace
 }  // namespace gradwatch::cli
