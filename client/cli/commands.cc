@@ -60,6 +60,7 @@ std::vector<Command> AllCommands() {
   commands.push_back(AlertsCommand());
   commands.push_back(AdviseCommand());
   commands.push_back(CompareCommand());
+  commands.push_back(SweepCommand());
   commands.push_back(CheckCommand());
   commands.push_back(ExportCommand());
   commands.push_back(DownloadCommand());

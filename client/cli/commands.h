@@ -9,6 +9,7 @@
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "client/cli/command.h"
+#include "client/cli/compare.h"
 #include "gradwatch/v1/alert.pb.h"
 
 // The commands, by file; AllCommands (command.h) puts them together.
@@ -27,6 +28,7 @@ Command WatchCommand();     // watch.cc
 Command AlertsCommand();    // alerts.cc
 Command AdviseCommand();    // advise.cc
 Command CompareCommand();   // results.cc
+Command SweepCommand();     // sweep.cc
 Command ExportCommand();    // results.cc
 Command DownloadCommand();  // results.cc
 Command GenerateCommand();  // results.cc
@@ -51,6 +53,9 @@ absl::StatusOr<int> WatchJob(Session* session, const WatchOptions& options);
 
 // Only waits; prints the outcome.
 absl::StatusOr<int> WaitForJob(Session* session, const std::string& job, bool reconnect);
+
+// What compare and sweep ask about a job.
+absl::StatusOr<JobSummary> Summarise(client::Client* client, const std::string& name);
 
 // Every alert of a job ("jobs/-": of all), at most `limit`, newest first.
 absl::StatusOr<std::vector<v1::Alert>> AllAlerts(client::Client* client, const std::string& parent,

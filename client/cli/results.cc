@@ -31,19 +31,6 @@ absl::StatusOr<v1::QueryStatsResponse> FetchHistory(client::Client* client, cons
   return client->QueryStats(request);
 }
 
-absl::StatusOr<JobSummary> Summarise(client::Client* client, const std::string& name) {
-  // Enough buckets to tell the end from the beginning.
-  constexpr int kBuckets = 20;
-  constexpr size_t kAlertsMax = 1000;
-  absl::StatusOr<v1::Job> job = FetchJob(client, name);
-  if (!job.ok()) return job.status();
-  absl::StatusOr<v1::QueryStatsResponse> history = FetchHistory(client, name, kBuckets);
-  if (!history.ok()) return history.status();
-  absl::StatusOr<std::vector<v1::Alert>> alerts = AllAlerts(client, name, kAlertsMax);
-  if (!alerts.ok()) return alerts.status();
-  return JobSummary{*std::move(job), *std::move(history), *std::move(alerts)};
-}
-
 absl::StatusOr<int> Compare(const std::vector<std::string>& jobs, Session* session) {
   const absl::StatusOr<client::Client*> client = session->Connect();
   if (!client.ok()) return client.status();
@@ -204,6 +191,19 @@ absl::StatusOr<int> Download(const std::string& job, const std::string& wanted_p
 }
 
 }  // namespace
+
+absl::StatusOr<JobSummary> Summarise(client::Client* client, const std::string& name) {
+  // Enough buckets to tell the end from the beginning.
+  constexpr int kBuckets = 20;
+  constexpr size_t kAlertsMax = 1000;
+  absl::StatusOr<v1::Job> job = FetchJob(client, name);
+  if (!job.ok()) return job.status();
+  absl::StatusOr<v1::QueryStatsResponse> history = FetchHistory(client, name, kBuckets);
+  if (!history.ok()) return history.status();
+  absl::StatusOr<std::vector<v1::Alert>> alerts = AllAlerts(client, name, kAlertsMax);
+  if (!alerts.ok()) return alerts.status();
+  return JobSummary{*std::move(job), *std::move(history), *std::move(alerts)};
+}
 
 Command CompareCommand() {
   const auto jobs = std::make_shared<std::vector<std::string>>();

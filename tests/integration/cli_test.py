@@ -61,6 +61,20 @@ class CliTest(unittest.TestCase):
                          [1, 0])
         self.assertEqual(len(json.loads(steps[-1])["shadow_reports"]), 3)
 
+    def test_sweeps_over_thresholds_and_seeds(self):
+        task = [flag for flag in SMALL if flag not in ("--seed", "7")]
+        arguments = ["sweep", *task, "--steps", "30", "--clips", "none,0.5", "--seeds", "0,1"]
+
+        text = cli(self.server, *arguments, "--id", "first").stdout
+        sweep = cli_json(self.server, *arguments, "--id", "second")
+        listed = cli_json(self.server, "list", "--label", "sweep=second")["jobs"]
+
+        self.assertIn("Best: clip", text)
+        self.assertEqual(len(sweep["jobs"]), 4)
+        self.assertIn(sweep["best"], ("none", "0.5"))
+        self.assertEqual(len(listed), 4)
+        self.assertEqual({job["state"] for job in listed}, {"STATE_SUCCEEDED"})
+
     def test_controls_a_running_job(self):
         self.submit("--steps", ENDLESS, "--id", "long")
 

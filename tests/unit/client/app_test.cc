@@ -11,6 +11,7 @@
 #include <string>
 #include <vector>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_split.h"
 #include "nlohmann/json.hpp"
 #include "proto/support/errors.h"
@@ -632,6 +633,156 @@ TEST_F(AppTest, AdviseAsksForWhatTheFlagsSay) {
   EXPECT_EQ(RunWith({"advise", "x", "-o", "json"}), 0);
   EXPECT_FALSE(asked.has_steps());
   EXPECT_EQ(nlohmann::json::parse(out_.str())["recommended"]["max_norm"], 0.5);
+}
+
+// Plays the jobs of a sweep: each ends at once with a loss that grows with its threshold.
+class SweepAppTest : public AppTest {
+ protected:
+  void ServeSweep() {
+    server_.create_job = [this](const v1::CreateJobRequest& request) -> absl::StatusOr<v1::Job> {
+      if (request.validate_only()) {
+        ++checked_;
+        return request.job();
+      }
+      if (created_.size() == create_max_) return absl::ResourceExhaustedError("the queue is full");
+      v1::Job job = request.job();
+      job.set_name("jobs/" + request.job_id());
+      job.set_state(v1::Job::STATE_SUCCEEDED);
+      const bool clips = job.clipping().policies_size() > 0;
+      job.mutable_latest_evaluation()->set_loss(
+          clips ? job.clipping().policies(0).global_norm().max_norm() : 9);
+      created_.push_back(job);
+      return job;
+    };
+    server_.get_job = [this](const v1::GetJobRequest& request) { return Find(request.name()); };
+    server_.query_stats = [](const v1::QueryStatsRequest&) {
+      return absl::StatusOr<v1::QueryStatsResponse>(v1::QueryStatsResponse());
+    };
+    server_.list_alerts = [](const v1::ListAlertsRequest&) {
+      return absl::StatusOr<v1::ListAlertsResponse>(v1::ListAlertsResponse());
+    };
+    server_.watch_job = [this](const v1::WatchJobRequest& request, const auto& write) {
+      v1::WatchJobResponse message;
+      *message.mutable_job() = *Find(request.name());
+      write(message);
+      return absl::OkStatus();
+    };
+  }
+
+  absl::StatusOr<v1::Job> Find(const std::string& name) {
+    for (const v1::Job& job : created_) {
+      if (job.name() == name) return job;
+    }
+    return absl::NotFoundError("there is no job " + name);
+  }
+
+  size_t create_max_ = 1000;
+  int checked_ = 0;
+  std::vector<v1::Job> created_;
+};
+
+TEST_F(SweepAppTest, SubmitsEveryWayWithEverySeedAndMarksTheBest) {
+  ServeSweep();
+  server_.Start();
+
+  EXPECT_EQ(RunWith({"sweep", "--hidden", "8", "--clips", "none,5,0.5", "--seeds", "1,2", "--id",
+                     "try", "--label", "team=a"}),
+            0);
+
+  ASSERT_EQ(created_.size(), 6u);
+  EXPECT_EQ(checked_, 3) << "each way once before anything is created";
+  EXPECT_EQ(created_[0].name(), "jobs/try-clip-none-seed-1");
+  EXPECT_TRUE(created_[0].has_clipping());
+  EXPECT_EQ(created_[5].name(), "jobs/try-clip-0-5-seed-2");
+  EXPECT_EQ(created_[5].seed(), 2u);
+  EXPECT_EQ(created_[5].model().hidden_units(), 8);
+  EXPECT_EQ(created_[5].labels().at("sweep"), "try");
+  EXPECT_EQ(created_[5].labels().at("team"), "a");
+  EXPECT_THAT(out_.str(), HasSubstr("SEED"));
+  EXPECT_THAT(out_.str(), HasSubstr("\n*  0.5 "));
+  EXPECT_THAT(out_.str(), HasSubstr("Best: clip 0.5, median loss 0.5."));
+}
+
+TEST_F(SweepAppTest, JsonNamesTheBest) {
+  ServeSweep();
+  server_.Start();
+
+  EXPECT_EQ(RunWith({"sweep", "--clips", "1,0.25", "-o", "json"}), 0);
+
+  const auto json = nlohmann::json::parse(out_.str());
+  EXPECT_EQ(json["best"], "0.25");
+  EXPECT_EQ(json["jobs"].size(), 2u);
+}
+
+TEST_F(SweepAppTest, FailsWhenNoRunIsOfUse) {
+  ServeSweep();
+  server_.get_job = [this](const v1::GetJobRequest& request) -> absl::StatusOr<v1::Job> {
+    v1::Job job = *Find(request.name());
+    job.set_state(v1::Job::STATE_FAILED);
+    return job;
+  };
+  server_.Start();
+
+  EXPECT_EQ(RunWith({"sweep", "--clips", "1"}), 1);
+  EXPECT_THAT(out_.str(), HasSubstr("No run came to an end"));
+}
+
+TEST_F(SweepAppTest, SaysWhatWasSubmittedWhenTheServerIsFull) {
+  create_max_ = 2;
+  ServeSweep();
+  server_.Start();
+
+  EXPECT_NE(RunWith({"sweep", "--id", "try", "--clips", "1,2,5"}), 0);
+
+  EXPECT_THAT(err_.str(), HasSubstr("2 of 3 jobs were submitted"));
+  EXPECT_THAT(err_.str(), HasSubstr("gradwatch cancel try-clip-1-seed-0 try-clip-2-seed-0"));
+}
+
+TEST_F(SweepAppTest, CtrlCLeavesTheJobsAloneAndSaysHowToEndThem) {
+  ServeSweep();
+  server_.watch_job = [this](const v1::WatchJobRequest& request, const auto& write) {
+    v1::WatchJobResponse message;
+    *message.mutable_job() = *Find(request.name());
+    if (absl::EndsWith(request.name(), "clip-1-seed-0")) {
+      write(message);
+      return absl::OkStatus();
+    }
+    environment_.interrupt->Cancel();
+    while (write(message)) {
+    }
+    return absl::OkStatus();
+  };
+  server_.Start();
+
+  EXPECT_EQ(RunWith({"sweep", "--id", "try", "--clips", "1,2,5"}), 130);
+
+  EXPECT_THAT(err_.str(), HasSubstr("2 of 3 jobs have not ended and go on"));
+  EXPECT_THAT(err_.str(), HasSubstr("gradwatch cancel try-clip-2-seed-0 try-clip-5-seed-0"));
+}
+
+TEST_F(SweepAppTest, EndsWithTheTimeout) {
+  ServeSweep();
+  server_.watch_job = [](const v1::WatchJobRequest&, const auto& write) {
+    while (write(v1::WatchJobResponse())) {
+    }
+    return absl::OkStatus();
+  };
+  server_.Start();
+
+  EXPECT_EQ(RunWith({"sweep", "--clips", "1", "--timeout", "300ms"}), 6);
+  EXPECT_THAT(err_.str(), HasSubstr("1 of 1 jobs have not ended"));
+}
+
+TEST_F(SweepAppTest, BadListsAreWrongUsage) {
+  ServeSweep();
+  server_.Start();
+
+  EXPECT_EQ(RunWith({"sweep", "--clips", "half"}), 2);
+  EXPECT_THAT(err_.str(), HasSubstr("--clips wants norms"));
+  EXPECT_EQ(RunWith({"sweep", "--seeds", "4-2"}), 2);
+  EXPECT_THAT(err_.str(), HasSubstr("--seeds wants seeds"));
+  EXPECT_EQ(RunWith({"sweep", "--clip", "1"}), 2) << "a sweep has --clips";
+  EXPECT_TRUE(created_.empty());
 }
 
 }  // namespace
