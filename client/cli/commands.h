@@ -14,24 +14,26 @@
 // The commands, by file; AllCommands (command.h) puts them together.
 namespace gradwatch::cli {
 
-Command SubmitCommand();    // submit.cc
-Command CheckCommand();     // submit.cc
-Command ListCommand();      // jobs.cc
-Command GetCommand();       // jobs.cc
-Command PauseCommand();     // jobs.cc
-Command ResumeCommand();    // jobs.cc
-Command CancelCommand();    // jobs.cc
-Command UpdateCommand();    // jobs.cc
-Command DeleteCommand();    // jobs.cc
-Command WatchCommand();     // watch.cc
-Command AlertsCommand();    // alerts.cc
-Command CompareCommand();   // results.cc
-Command ExportCommand();    // results.cc
-Command DownloadCommand();  // results.cc
-Command GenerateCommand();  // results.cc
-Command DatasetsCommand();  // datasets.cc
-Command HealthCommand();    // commands.cc
-Command VersionCommand();   // commands.cc
+Command SubmitCommand();         // submit.cc
+Command CheckCommand();          // submit.cc
+Command ListCommand();           // jobs.cc
+Command GetCommand();            // jobs.cc
+Command PauseCommand();          // jobs.cc
+Command ResumeCommand();         // jobs.cc
+Command CancelCommand();         // jobs.cc
+Command UpdateCommand();         // jobs.cc
+Command DeleteCommand();         // jobs.cc
+Command AdvanceCommand();        // interventions.cc
+Command InterventionsCommand();  // interventions.cc
+Command WatchCommand();          // watch.cc
+Command AlertsCommand();         // alerts.cc
+Command CompareCommand();        // results.cc
+Command ExportCommand();         // results.cc
+Command DownloadCommand();       // results.cc
+Command GenerateCommand();       // results.cc
+Command DatasetsCommand();       // datasets.cc
+Command HealthCommand();         // commands.cc
+Command VersionCommand();        // commands.cc
 
 // How a job is waited for.
 struct WatchOptions {

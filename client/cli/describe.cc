@@ -11,6 +11,7 @@
 #include "absl/strings/strip.h"
 #include "client/cli/command.h"
 #include "client/cli/exit_code.h"
+#include "client/cli/interventions.h"
 
 namespace gradwatch::cli {
 namespace {
@@ -66,6 +67,26 @@ std::string NormText(absl::string_view what, double norm, v1::NormOrder order,
 
 std::string Age(const google::protobuf::Timestamp& time, absl::Time now) {
   return FormatElapsed(now - FromProto(time));
+}
+
+std::string DescribeLadder(const v1::ResponseLadder& ladder) {
+  std::vector<std::string> bad = {"not finite"};
+  if (ladder.loss_factor() > 0) {
+    bad.push_back(absl::StrCat("loss above ", FormatNumber(ladder.loss_factor()), " times"));
+  }
+  if (ladder.norm_factor() > 0) {
+    bad.push_back(absl::StrCat("norm above ", FormatNumber(ladder.norm_factor()), " times"));
+  }
+  return absl::StrCat("when ", absl::StrJoin(bad, ", "), ": skip ", ladder.skips_max(), ", rate x ",
+                      FormatNumber(ladder.rate_factor()), " (at most ", ladder.rate_cuts_max(),
+                      "), roll back (at most ", ladder.rollbacks_max(), "), stop");
+}
+
+std::string DescribeFaults(const v1::FaultInjection& fault) {
+  return absl::StrCat("batches ", fault.first_batch(), " to ",
+                      fault.first_batch() + fault.batches() - 1, " are spoilt on purpose: ",
+                      fault.has_factor() ? absl::StrCat("times ", FormatNumber(fault.factor()))
+                                         : std::string("NaN"));
 }
 
 std::string DescribeInitialization(const v1::Initialization& init) {
@@ -201,6 +222,8 @@ std::string DescribeSettings(const v1::Job& job) {
   if (training.has_truncation()) absl::StrAppend(&length, ", truncated at ", training.truncation());
   if (training.precision() == v1::Training::PRECISION_FLOAT64) length += ", float64";
   Line("training", length, &text);
+  if (job.has_ladder()) Line("ladder", DescribeLadder(job.ladder()), &text);
+  if (job.has_fault_injection()) Line("drill", DescribeFaults(job.fault_injection()), &text);
   if (job.evaluation().every_steps() > 0) {
     Line("evaluation",
          absl::StrCat("every ", job.evaluation().every_steps(), " steps on ",
@@ -269,6 +292,13 @@ std::string DescribeJob(const v1::Job& job, absl::Time now) {
   if (job.alerts_firing() > 0) {
     Line("alerts",
          absl::StrCat(job.alerts_firing(), " firing (gradwatch alerts ", IdOf(job.name()), ")"),
+         &text);
+  }
+  if (job.interventions() > 0) {
+    Line("changed",
+         absl::StrCat(job.interventions(), job.interventions() == 1 ? " time" : " times",
+                      ", the last ", InterventionLine(job.latest_intervention()),
+                      " (gradwatch interventions ", IdOf(job.name()), ")"),
          &text);
   }
   if (job.has_create_time()) {

@@ -307,6 +307,19 @@ std::vector<Flag> OptimizerFlags(JobFlags* job) {
             "Leave the weights alone in a step that is not finite.", "true"),
       field("--non-finite-max", "N", "training.non_finite.consecutive_max",
             "Fail after so many steps in a row that are not finite.", "5"),
+      {.names = "--ladder",
+       .help = "When training goes wrong, skip steps, lower the rate, go back to a checkpoint, and "
+               "only then end the job; a job file sets its rungs.",
+       .field = "ladder",
+       .group = kOptimizer,
+       .set =
+           [job](const std::string&) {
+             job->edits.push_back([](v1::Job* target) {
+               target->mutable_ladder();
+               return absl::OkStatus();
+             });
+             return absl::OkStatus();
+           }},
   };
 }
 

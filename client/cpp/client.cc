@@ -267,6 +267,13 @@ class GrpcClient : public Client {
   absl::StatusOr<v1::JobActionResponse> CancelJob(const v1::CancelJobRequest& request) override {
     return Unary(&jobs_, &Jobs::CancelJob, request);
   }
+  absl::StatusOr<v1::JobActionResponse> AdvanceJob(const v1::AdvanceJobRequest& request) override {
+    return Unary(&jobs_, &Jobs::AdvanceJob, request);
+  }
+  absl::StatusOr<v1::ListInterventionsResponse> ListInterventions(
+      const v1::ListInterventionsRequest& request) override {
+    return Unary(&jobs_, &Jobs::ListInterventions, request);
+  }
   absl::StatusOr<v1::CheckGradientsResponse> CheckGradients(
       const v1::CheckGradientsRequest& request) override {
     return Unary(&jobs_, &Jobs::CheckGradients, request);

@@ -102,6 +102,10 @@ class Client {
   virtual absl::StatusOr<v1::JobActionResponse> PauseJob(const v1::PauseJobRequest& request) = 0;
   virtual absl::StatusOr<v1::JobActionResponse> ResumeJob(const v1::ResumeJobRequest& request) = 0;
   virtual absl::StatusOr<v1::JobActionResponse> CancelJob(const v1::CancelJobRequest& request) = 0;
+  virtual absl::StatusOr<v1::JobActionResponse> AdvanceJob(
+      const v1::AdvanceJobRequest& request) = 0;
+  virtual absl::StatusOr<v1::ListInterventionsResponse> ListInterventions(
+      const v1::ListInterventionsRequest& request) = 0;
   virtual absl::StatusOr<v1::CheckGradientsResponse> CheckGradients(
       const v1::CheckGradientsRequest& request) = 0;
   // Resumes with the job as it is then.

@@ -46,6 +46,7 @@ std::shared_ptr<const v1::Checkpoint> WithoutTraining(const v1::Checkpoint& chec
   *kept->mutable_parameters() = checkpoint.parameters();
   kept->set_precision(checkpoint.precision());
   kept->set_rules_state(checkpoint.rules_state());
+  *kept->mutable_interventions() = checkpoint.interventions();
   return kept;
 }
 
@@ -82,6 +83,13 @@ absl::StatusOr<v1::JobActionResponse> JobManager::Resume(absl::string_view name)
 }
 absl::StatusOr<v1::JobActionResponse> JobManager::Cancel(absl::string_view name) {
   return impl_->Cancel(name);
+}
+absl::StatusOr<v1::JobActionResponse> JobManager::Advance(const v1::AdvanceJobRequest& request) {
+  return impl_->Advance(request);
+}
+absl::StatusOr<v1::ListInterventionsResponse> JobManager::ListInterventions(
+    const v1::ListInterventionsRequest& request) const {
+  return impl_->ListInterventions(request);
 }
 absl::StatusOr<v1::QueryStatsResponse> JobManager::QueryStats(
     const v1::QueryStatsRequest& request) const {

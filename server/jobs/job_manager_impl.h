@@ -45,6 +45,9 @@ class JobManager::Impl : public std::enable_shared_from_this<JobManager::Impl> {
   absl::StatusOr<v1::JobActionResponse> Pause(absl::string_view name);
   absl::StatusOr<v1::JobActionResponse> Resume(absl::string_view name);
   absl::StatusOr<v1::JobActionResponse> Cancel(absl::string_view name);
+  absl::StatusOr<v1::JobActionResponse> Advance(const v1::AdvanceJobRequest& request);
+  absl::StatusOr<v1::ListInterventionsResponse> ListInterventions(
+      const v1::ListInterventionsRequest& request);
   absl::StatusOr<v1::QueryStatsResponse> QueryStats(const v1::QueryStatsRequest& request);
   absl::StatusOr<v1::ListAlertsResponse> ListAlerts(const v1::ListAlertsRequest& request);
   absl::StatusOr<Weights> GetWeights(absl::string_view name);
@@ -130,13 +133,18 @@ class JobManager::Impl : public std::enable_shared_from_this<JobManager::Impl> {
   absl::Status CheckAlive(const Life& life) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   absl::StatusOr<v1::JobActionResponse> AwaitPause(const JobPtr& job, int64_t pauses_before);
   absl::StatusOr<v1::JobActionResponse> AwaitCancel(const JobPtr& job);
+  absl::StatusOr<v1::JobActionResponse> AwaitAdvance(const JobPtr& job, int64_t pause_before,
+                                                     int64_t pauses_before);
   absl::StatusOr<v1::JobActionResponse> Requeue(const JobPtr& job);
   v1::JobActionResponse Answer(const JobPtr& job, int64_t effective_step);
   void CancelStopped(const JobPtr& job) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   absl::StatusOr<v1::Job> Edited(HostedJob& job, const v1::UpdateJobRequest& request,
                                  const std::vector<std::string>& paths) const
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
-  void EditStopped(HostedJob& job, const v1::Job& settings, const std::vector<std::string>& paths)
+  // Applies the edit of a job without a worker and records it.
+  void EditStopped(HostedJob& job, BoundaryRequest* edit) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  // Notes what `edit`, in force from edit->step on, changed since `before`.
+  void RecordEdit(HostedJob& job, const v1::Job& before, BoundaryRequest* edit)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
 
   // --- Reading.

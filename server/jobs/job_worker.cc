@@ -107,8 +107,11 @@ class JobManager::Impl::Worker {
         RecordFinalEvaluation();
         return Outcome::kSucceed;
       }
+      if (trainer_->step() >= job_->pause_before && TakePause()) return Outcome::kPause;
       Step();
-      if (trainer_->nonfinite_in_a_row() >= described_->training().non_finite().consecutive_max()) {
+      if (failure_.has_value()) return Outcome::kFail;
+      if (!described_->has_ladder() &&
+          trainer_->nonfinite_in_a_row() >= described_->training().non_finite().consecutive_max()) {
         return FailNonFinite();
       }
     }
@@ -128,6 +131,7 @@ class JobManager::Impl::Worker {
     const absl::Time now = impl_->clock_->Now();
     *stats_.mutable_time() = ToTimestamp(now);
     stats_.set_duration_us(duration / 1000);
+    RecordInterventions(now);
 
     // In this order: who sees the step in the stream finds its alerts and the job's progress.
     changed_.clear();
@@ -137,6 +141,40 @@ class JobManager::Impl::Worker {
     RecordProgress(record, now);
     if (job_->log.Append(record)) impl_->dispatcher_.Post(job_);
     impl_->CountStep(static_cast<double>(duration) * 1e-9);
+  }
+
+  // Into the step's record: edits that came before it, then what the ladder did.
+  void RecordInterventions(absl::Time now) {
+    auto* const told = stats_.mutable_interventions();
+    google::protobuf::RepeatedPtrField<v1::Intervention> actions;
+    actions.Swap(told);
+    job_->interventions.TakeUntold(told);
+    for (v1::Intervention& action : actions) {
+      *action.mutable_time() = ToTimestamp(now);
+      action.set_author("ladder");
+      TakeOver(action);
+      *told->Add() = *job_->interventions.Add(described_->name(), std::move(action), true);
+    }
+  }
+
+  // What the ladder changed in the trainer, for all to see.
+  void TakeOver(const v1::Intervention& action) {
+    if (action.kind() == v1::Intervention::KIND_STOP) {
+      Fail(v1::Failure::REASON_LADDER_EXHAUSTED, action.cause());
+      failure_->set_step(action.step());
+    }
+    if (action.changes().empty()) return;
+    const std::vector<std::string> rate = {"optimizer.learning_rate"};
+    v1::Job settings;
+    settings.mutable_optimizer()->set_learning_rate(trainer_->learning_rate());
+    MutexLock lock(&impl_->mu_);
+    Life& life = impl_->LifeOf(*job_);
+    impl_->Edit(*job_, [&](v1::Job* job) { ApplyPaths(settings, rate, job); });
+    described_ = life.job;
+    life.accepted = *life.job;
+    for (const auto& waiting : life.requests) {
+      ApplyPaths(waiting->settings, waiting->paths, &life.accepted);
+    }
   }
 
   void RecordProgress(const std::shared_ptr<const StepRecord>& record, absl::Time now) {
@@ -204,14 +242,24 @@ class JobManager::Impl::Worker {
     return Outcome::kGoOn;
   }
 
+  // Whether the steps of Advance are done.
+  bool TakePause() {
+    MutexLock lock(&impl_->mu_);
+    if (trainer_->step() < job_->pause_before) return false;
+    Life& life = impl_->LifeOf(*job_);
+    life.pause_taken = true;
+    if (!life.cancel_asked) impl_->SetState(*job_, v1::Job::STATE_PAUSING);
+    return true;
+  }
+
   void AnswerRequests() {
     std::shared_ptr<const v1::Checkpoint> weights;
     while (const auto request = NextRequest()) {
       absl::Status status;
       if (!request->paths.empty()) {
-        status = ApplyEdit(*request);
+        status = ApplyEdit(request.get());
       } else if (weights == nullptr) {
-        weights = std::make_shared<const v1::Checkpoint>(trainer_->Save());
+        weights = std::make_shared<const v1::Checkpoint>(Save());
       }
       MutexLock lock(&impl_->mu_);
       request->done = true;
@@ -231,7 +279,9 @@ class JobManager::Impl::Worker {
   }
 
   // All or nothing: the trainer takes the settings first, since it may refuse.
-  absl::Status ApplyEdit(const BoundaryRequest& request) {
+  absl::Status ApplyEdit(BoundaryRequest* edit) {
+    const BoundaryRequest& request = *edit;
+    edit->step = trainer_->step();
     v1::Job edited;
     {
       MutexLock lock(&impl_->mu_);
@@ -249,8 +299,10 @@ class JobManager::Impl::Worker {
       MutexLock lock(&impl_->mu_);
       Life& life = impl_->LifeOf(*job_);
       if (status.ok()) {
+        const auto before = life.job;
         impl_->Edit(*job_, [&](v1::Job* job) { ApplyPaths(request.settings, request.paths, job); });
         described_ = life.job;
+        impl_->RecordEdit(*job_, *before, edit);
       } else {
         life.accepted = *life.job;
         for (const auto& waiting : life.requests) {
@@ -291,11 +343,19 @@ class JobManager::Impl::Worker {
     return Outcome::kFail;
   }
 
+  v1::Checkpoint Save() const {
+    v1::Checkpoint checkpoint = trainer_->Save();
+    for (const auto& entry : job_->interventions.After(0, InterventionLog::kKeptMax).kept) {
+      *checkpoint.add_interventions() = *entry;
+    }
+    return checkpoint;
+  }
+
   // Everything that is needed to continue, or null when there is none.
   std::shared_ptr<const v1::Checkpoint> Checkpoint() {
     if (trainer_ == nullptr || rules_ == nullptr) return nullptr;
     try {
-      auto checkpoint = std::make_shared<v1::Checkpoint>(trainer_->Save());
+      auto checkpoint = std::make_shared<v1::Checkpoint>(Save());
       checkpoint->set_rules_state(rules_->SaveState());
       return checkpoint;
     } catch (const std::bad_alloc&) {
@@ -350,6 +410,7 @@ class JobManager::Impl::Worker {
         impl_->ReleaseAdmission(*job_);
         life->stop_step = job_->GetProgress().step;
         ++life->pauses;
+        job_->pause_before = HostedJob::kNoPause;
         impl_->SetState(*job_, v1::Job::STATE_PAUSED);
         impl_->CountKept(*job_);
         return false;
@@ -384,7 +445,7 @@ class JobManager::Impl::Worker {
       v1::Job edited = *life->job;
       ApplyPaths(request->settings, request->paths, &edited);
       request->status = CheckStepLimit(edited, request->step);
-      if (request->status.ok()) impl_->EditStopped(*job_, request->settings, request->paths);
+      if (request->status.ok()) impl_->EditStopped(*job_, request);
     }
   }
 

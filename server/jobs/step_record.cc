@@ -82,6 +82,9 @@ bool TakeField(uint32_t tag, CodedInputStream* input, StepRecord* record) {
     case StepStats::kEvaluationFieldNumber:
       record->evaluated = true;
       return WireFormatLite::SkipField(input, tag);
+    case StepStats::kInterventionsFieldNumber:
+      record->intervened = true;
+      return WireFormatLite::SkipField(input, tag);
     default:
       return WireFormatLite::SkipField(input, tag);
   }
@@ -122,6 +125,8 @@ Runs TakeFields(const std::string& message, StepRecord* record) {
   return runs;
 }
 
+constexpr int kFoldedInterventionsMax = 1000;
+
 void FoldValue(double value, v1::Range* range) {
   if (!std::isfinite(value)) return;
   const int64_t count = range->count() + 1;
@@ -132,6 +137,15 @@ void FoldValue(double value, v1::Range* range) {
   range->set_mean(range->mean() * (1.0 - share) + value * share);
   range->set_last(value);
   range->set_count(count);
+}
+
+void FoldInterventions(const StepRecord& record, v1::FoldedStats* folded) {
+  StepStats stats;
+  GRADWATCH_CHECK(ParseScalars(record, &stats));
+  for (v1::Intervention& intervention : *stats.mutable_interventions()) {
+    if (folded->interventions_size() == kFoldedInterventionsMax) return;
+    folded->add_interventions()->Swap(&intervention);
+  }
 }
 
 }  // namespace
@@ -200,6 +214,7 @@ void Fold(const StepRecord& record, v1::FoldedStats* folded) {
   folded->set_clipped_steps(folded->clipped_steps() + (record.clipped ? 1 : 0));
   folded->set_skipped_steps(folded->skipped_steps() + (record.skipped ? 1 : 0));
   folded->set_nonfinite_steps(folded->nonfinite_steps() + (record.nonfinite ? 1 : 0));
+  if (record.intervened) FoldInterventions(record, folded);
 }
 
 }  // namespace gradwatch::jobs

@@ -36,7 +36,8 @@ struct StepRecord {
   bool clipped = false;
   bool skipped = false;
   bool nonfinite = false;
-  bool evaluated = false;  // `scalars` hold an evaluation.
+  bool evaluated = false;   // `scalars` hold an evaluation.
+  bool intervened = false;  // `scalars` hold interventions.
 
   std::string storage;
 

@@ -59,6 +59,22 @@ void AddCounters(const jobs::JobSnapshot& snapshot, FamilySet* out) {
       .Add(static_cast<double>(snapshot.nonfinite_entries), {{"job_id", id}});
 }
 
+// From 0 on, so that the first one is an increase.
+void AddInterventions(const jobs::JobSnapshot& snapshot, FamilySet* out) {
+  const google::protobuf::EnumDescriptor& kinds = *v1::Intervention::Kind_descriptor();
+  for (int i = 1; i < kinds.value_count(); ++i) {
+    const auto kind = static_cast<v1::Intervention::Kind>(kinds.value(i)->number());
+    if (kind != v1::Intervention::KIND_EDIT && !snapshot.job.has_ladder()) continue;
+    const auto found = snapshot.interventions_total.find(kind);
+    const int64_t count = found == snapshot.interventions_total.end() ? 0 : found->second;
+    out->Counter("gradwatch_job_interventions_total",
+                 "Changes of a run since it was submitted: edits and actions of the ladder.")
+        .Add(static_cast<double>(count),
+             {{"job_id", JobId(snapshot.job)},
+              {"kind", absl::AsciiStrToLower(absl::StripPrefix(kinds.value(i)->name(), "KIND_"))}});
+  }
+}
+
 void AddNewestStep(const jobs::JobSnapshot& snapshot, FamilySet* out) {
   const v1::Job& job = snapshot.job;
   if (!job.has_latest_stats()) return;
@@ -179,6 +195,7 @@ void AddJobSeries(const jobs::JobSnapshot& snapshot, const std::vector<v1::Rule>
                   FamilySet* out) {
   AddIdentity(snapshot.job, out);
   AddCounters(snapshot, out);
+  AddInterventions(snapshot, out);
   AddNewestStep(snapshot, out);
   AddThresholds(snapshot.job, rules, out);
   AddAlerts(snapshot, rules, out);

@@ -48,7 +48,11 @@ class CliTest(unittest.TestCase):
 
         cli(self.server, "pause", "long")
         paused = cli_json(self.server, "get", "long")["state"]
-        cli(self.server, "update", "long", "--clip", "0.5")
+        cli(self.server, "update", "long", "--clip", "0.5", "--author", "ann")
+        before = int(cli_json(self.server, "get", "long")["step"])
+        advanced = cli(self.server, "advance", "long", "-n", "3")
+        after = int(cli_json(self.server, "get", "long")["step"])
+        interventions = cli_json(self.server, "interventions", "long")["interventions"]
         clipping = cli_json(self.server, "get", "long")["clipping"]
         cli(self.server, "resume", "long")
         cli(self.server, "delete", "long", expect=5)
@@ -58,6 +62,10 @@ class CliTest(unittest.TestCase):
         cli(self.server, "get", "long", expect=3)
 
         self.assertEqual(paused, "STATE_PAUSED")
+        self.assertEqual(after, before + 3)
+        self.assertIn("PAUSED: stands before step", advanced.stdout)
+        self.assertEqual([(one["author"], one["changes"][0]["path"]) for one in interventions],
+                         [("ann", "clipping")])
         self.assertEqual(clipping["policies"][0]["global_norm"]["max_norm"], 0.5)
         self.assertIn("CANCELLED", cancelled.stdout)
 
@@ -171,7 +179,8 @@ class CliTest(unittest.TestCase):
         self.assertIn("--reconnect", errors)
 
     def test_every_command_has_help_with_examples(self):
-        for command in ("submit", "list", "get", "watch", "pause", "resume", "cancel", "update",
+        for command in ("submit", "list", "get", "watch", "pause", "resume", "advance",
+                        "cancel", "update", "interventions",
                         "delete", "alerts", "datasets", "generate", "download", "export", "check",
                         "compare", "health"):
             with self.subTest(command):

@@ -520,6 +520,119 @@ TEST_F(AppTest, UpdateSendsOnlyWhatChanges) {
   EXPECT_EQ(RunWith({"update", "x"}), 2);
 }
 
+TEST_F(AppTest, UpdateSendsTruncationLevelAndAuthor) {
+  v1::UpdateJobRequest sent;
+  server_.update_job = [&sent](const v1::UpdateJobRequest& request) {
+    sent = request;
+    v1::UpdateJobResponse response;
+    response.mutable_job()->set_name("jobs/x");
+    response.set_effective_step(77);
+    v1::SettingChange* const change = response.mutable_intervention()->add_changes();
+    change->set_path("statistics_level");
+    change->set_old_value("\"STATISTICS_LEVEL_BASIC\"");
+    change->set_new_value("\"STATISTICS_LEVEL_FULL\"");
+    return absl::StatusOr<v1::UpdateJobResponse>(response);
+  };
+  server_.Start();
+  environment_.variables["USER"] = "ann";
+
+  EXPECT_EQ(RunWith({"update", "x", "--truncation", "20", "--stats", "full"}), 0);
+  EXPECT_THAT(out_.str(), HasSubstr("from step 77 on: statistics_level: BASIC -> FULL"));
+  EXPECT_EQ(sent.job().training().truncation(), 20);
+  EXPECT_EQ(sent.job().statistics_level(), v1::STATISTICS_LEVEL_FULL);
+  EXPECT_EQ(sent.author(), "ann");
+
+  EXPECT_EQ(RunWith({"update", "x", "--truncation", "none", "--author", "bob"}), 0);
+  EXPECT_FALSE(sent.job().training().has_truncation());
+  EXPECT_EQ(sent.update_mask().paths(0), "training.truncation");
+  EXPECT_EQ(sent.author(), "bob");
+
+  EXPECT_EQ(RunWith({"update", "x", "--stats", "everything"}), 2);
+}
+
+TEST_F(AppTest, ListsInterventions) {
+  server_.list_interventions = [](const v1::ListInterventionsRequest& request) {
+    EXPECT_EQ(request.parent(), "jobs/x");
+    v1::ListInterventionsResponse response;
+    const bool first = request.page_token().empty();
+    v1::Intervention* const one = response.add_interventions();
+    one->set_step(first ? 12 : 30);
+    one->set_kind(first ? v1::Intervention::KIND_EDIT : v1::Intervention::KIND_ROLL_BACK);
+    one->set_author(first ? "ann" : "ladder");
+    if (first) {
+      v1::SettingChange* const change = one->add_changes();
+      change->set_path("clipping");
+      change->set_old_value(R"({"policies":[{"global_norm":{"max_norm":1}}]})");
+      change->set_new_value("{}");
+      response.set_next_page_token("more");
+    } else {
+      one->set_restored_step(20);
+      one->set_batches_skipped(50);
+      one->set_cause("loss 9 above 4");
+    }
+    return absl::StatusOr<v1::ListInterventionsResponse>(response);
+  };
+  server_.Start();
+
+  EXPECT_EQ(RunWith({"interventions", "x"}), 0);
+
+  EXPECT_THAT(out_.str(), HasSubstr("clipping: norm 1 -> none"));
+  EXPECT_THAT(out_.str(), HasSubstr("ROLL_BACK"));
+  EXPECT_THAT(out_.str(), HasSubstr("back to the weights before step 20, 50 batches left out, "
+                                    "loss 9 above 4"));
+}
+
+TEST_F(AppTest, AdvanceWaitsUntilTheJobStandsAgain) {
+  server_.advance_job = [](const v1::AdvanceJobRequest& request) {
+    EXPECT_EQ(request.steps(), 5);
+    v1::JobActionResponse response;
+    response.mutable_job()->set_name("jobs/x");
+    response.mutable_job()->set_state(v1::Job::STATE_RUNNING);
+    response.set_effective_step(15);
+    return absl::StatusOr<v1::JobActionResponse>(response);
+  };
+  server_.watch_job = [](const v1::WatchJobRequest&,
+                         const std::function<bool(const v1::WatchJobResponse&)>& write) {
+    v1::WatchJobResponse message;
+    message.mutable_job()->set_name("jobs/x");
+    message.mutable_job()->set_state(v1::Job::STATE_PAUSING);
+    write(message);
+    message.mutable_job()->set_state(v1::Job::STATE_PAUSED);
+    message.mutable_job()->set_step(15);
+    message.mutable_job()->mutable_latest_stats()->set_step(14);
+    message.mutable_job()->mutable_latest_stats()->set_loss(0.5);
+    write(message);
+    return absl::OkStatus();
+  };
+  server_.Start();
+
+  EXPECT_EQ(RunWith({"advance", "x", "-n", "5"}), 0);
+
+  EXPECT_THAT(out_.str(), HasSubstr("jobs/x PAUSED: stands before step 15; step 14: loss 0.5"));
+}
+
+TEST_F(AppTest, WatchShowsInterventions) {
+  ServeJob(v1::Job::STATE_SUCCEEDED);
+  server_.query_stats = [](const v1::QueryStatsRequest&) {
+    v1::QueryStatsResponse response;
+    v1::FoldedStats* const bucket = response.add_buckets();
+    bucket->set_count(40);
+    bucket->set_last_step(39);
+    v1::Intervention* const one = bucket->add_interventions();
+    one->set_kind(v1::Intervention::KIND_SKIP);
+    one->set_step(12);
+    one->set_author("ladder");
+    one->set_cause("the loss is NaN");
+    response.set_newest_step(39);
+    return absl::StatusOr<v1::QueryStatsResponse>(response);
+  };
+  server_.Start();
+
+  EXPECT_EQ(RunWith({"watch", "x"}), 0);
+
+  EXPECT_THAT(out_.str(), HasSubstr("* SKIP at step 12 by ladder: the loss is NaN"));
+}
+
 TEST_F(AppTest, PauseSaysWhereItStands) {
   server_.pause_job = [](const v1::PauseJobRequest& request) {
     v1::JobActionResponse response;

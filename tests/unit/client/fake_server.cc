@@ -70,6 +70,14 @@ struct FakeServer::Services {
                            v1::JobActionResponse* out) override {
       return Call(fake->cancel_job, *in, out);
     }
+    grpc::Status AdvanceJob(Context*, const v1::AdvanceJobRequest* in,
+                            v1::JobActionResponse* out) override {
+      return Call(fake->advance_job, *in, out);
+    }
+    grpc::Status ListInterventions(Context*, const v1::ListInterventionsRequest* in,
+                                   v1::ListInterventionsResponse* out) override {
+      return Call(fake->list_interventions, *in, out);
+    }
     grpc::Status CheckGradients(Context*, const v1::CheckGradientsRequest* in,
                                 v1::CheckGradientsResponse* out) override {
       return Call(fake->check_gradients, *in, out);

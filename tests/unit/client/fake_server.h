@@ -45,6 +45,8 @@ class FakeServer {
   Answer<v1::UpdateJobRequest, v1::UpdateJobResponse> update_job;
   Answer<v1::PauseJobRequest, v1::JobActionResponse> pause_job;
   Answer<v1::CancelJobRequest, v1::JobActionResponse> cancel_job;
+  Answer<v1::AdvanceJobRequest, v1::JobActionResponse> advance_job;
+  Answer<v1::ListInterventionsRequest, v1::ListInterventionsResponse> list_interventions;
   Answer<v1::CheckGradientsRequest, v1::CheckGradientsResponse> check_gradients;
   Answers<v1::WatchJobRequest, v1::WatchJobResponse> watch_job;
   Answer<v1::QueryStatsRequest, v1::QueryStatsResponse> query_stats;

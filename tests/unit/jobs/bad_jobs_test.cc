@@ -440,6 +440,44 @@ std::vector<BadJob> ClippingAndRulesTable() {
           "RuleUnknown", [](Job* j) { j->add_rules()->set_id(static_cast<v1::RuleId>(77)); },
           "rules[0].id", "77"),
       Bad(
+          "LadderLossFactor", [](Job* j) { j->mutable_ladder()->set_loss_factor(1.4); },
+          "ladder.loss_factor", "0, or 1.5 to 1000000"),
+      Bad(
+          "LadderNormFactor", [](Job* j) { j->mutable_ladder()->set_norm_factor(kNan); },
+          "ladder.norm_factor", "nan"),
+      Bad(
+          "LadderRateFactor", [](Job* j) { j->mutable_ladder()->set_rate_factor(1.0); },
+          "ladder.rate_factor", "above 0, below 1"),
+      Bad(
+          "LadderCheckpoints", [](Job* j) { j->mutable_ladder()->set_checkpoints(4); },
+          "ladder.checkpoints", "1 to 3"),
+      Bad(
+          "LadderCalmSteps", [](Job* j) { j->mutable_ladder()->set_calm_steps(0); },
+          "ladder.calm_steps", "1 to 10000"),
+      Bad(
+          "FaultWithoutKind", [](Job* j) { j->mutable_fault_injection(); }, "fault_injection",
+          "factor and not_a_number"),
+      Bad(
+          "FaultFactor", [](Job* j) { j->mutable_fault_injection()->set_factor(kInfinity); },
+          "fault_injection.factor", "finite"),
+      Bad(
+          "FaultNotANumber", [](Job* j) { j->mutable_fault_injection()->set_not_a_number(false); },
+          "fault_injection.not_a_number", "true"),
+      Bad(
+          "FaultBatches",
+          [](Job* j) {
+            j->mutable_fault_injection()->set_factor(2);
+            j->mutable_fault_injection()->set_batches(0);
+          },
+          "fault_injection.batches", "1 to 1000000000"),
+      Bad(
+          "FaultOfTokens",
+          [](Job* j) {
+            j->mutable_task()->mutable_temporal_order();
+            j->mutable_fault_injection()->set_factor(2);
+          },
+          "fault_injection", "numeric input"),
+      Bad(
           "RuleTwice",
           [](Job* j) {
             j->add_rules()->set_id(v1::RULE_ID_EXPLODING_ABS);

@@ -85,6 +85,7 @@ TEST(StepRecordTest, AViewOfItsWireSaysTheSame) {
   stats.mutable_growth()->add_layer_growth_factors(0.8);
   stats.mutable_nonfinite_origin()->set_tensor("loss");
   stats.mutable_evaluation()->set_loss(0.25);
+  stats.add_interventions()->set_name("jobs/a/interventions/1");
   const auto record = MakeRecord(stats);
 
   StepRecord view;
@@ -99,6 +100,8 @@ TEST(StepRecordTest, AViewOfItsWireSaysTheSame) {
   EXPECT_EQ(view.growth_factor, record->growth_factor);
   EXPECT_EQ(view.nonfinite, record->nonfinite);
   EXPECT_EQ(view.evaluated, record->evaluated);
+  EXPECT_TRUE(record->intervened);
+  EXPECT_TRUE(view.intervened);
 }
 
 TEST(FoldTest, KeepsExtremesCountsAndMeanOfFiniteValues) {
@@ -127,6 +130,18 @@ TEST(FoldTest, KeepsExtremesCountsAndMeanOfFiniteValues) {
   EXPECT_EQ(folded.clipped_steps(), 2);
   EXPECT_EQ(folded.skipped_steps(), 1);
   EXPECT_EQ(folded.nonfinite_steps(), 1);
+}
+
+TEST(FoldTest, KeepsInterventions) {
+  v1::FoldedStats folded;
+  for (int64_t step = 0; step < 3; ++step) {
+    v1::StepStats stats = StatsOf(step);
+    if (step == 1) stats.add_interventions()->set_name("jobs/a/interventions/1");
+    Fold(*MakeRecord(stats), &folded);
+  }
+
+  ASSERT_EQ(folded.interventions_size(), 1);
+  EXPECT_EQ(folded.interventions(0).name(), "jobs/a/interventions/1");
 }
 
 TEST(FoldTest, MeanOfHugeValuesDoesNotOverflow) {

@@ -59,6 +59,9 @@ jobs::JobSnapshot BusyJob(const std::string& id) {
   alert.set_severity(v1::SEVERITY_CRIT);
   alert.set_state(v1::Alert::STATE_FIRING);
   snapshot.alerts_total.push_back({v1::RULE_ID_EXPLODING_ABS, v1::SEVERITY_CRIT, 3});
+  job.mutable_ladder();
+  snapshot.interventions_total = {{v1::Intervention::KIND_EDIT, 4},
+                                  {v1::Intervention::KIND_SKIP, 2}};
   return snapshot;
 }
 
@@ -152,7 +155,10 @@ TEST_F(MetricsTest, ShowsEverySeriesOfAJob) {
            "gradwatch_job_alerts_firing{job_id=\"busy\",rule=\"EXPLODING_ABS\","
            "severity=\"CRIT\"} 1",
            "gradwatch_alerts_firing{severity=\"CRIT\"} 1",
-           "gradwatch_exporter_series 20",
+           "gradwatch_job_interventions_total{job_id=\"busy\",kind=\"edit\"} 4",
+           "gradwatch_job_interventions_total{job_id=\"busy\",kind=\"skip\"} 2",
+           "gradwatch_job_interventions_total{job_id=\"busy\",kind=\"roll_back\"} 0",
+           "gradwatch_exporter_series 26",
        }) {
     EXPECT_THAT(lines, Contains(line));
   }

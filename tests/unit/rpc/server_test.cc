@@ -209,6 +209,46 @@ TEST_F(ServerTest, PausesUpdatesResumesAndCancels) {
   EXPECT_EQ(cancelled.job().state(), v1::Job::STATE_CANCELLED);
 }
 
+TEST_F(ServerTest, AdvancesAPausedJobAndListsWhatChangedIt) {
+  Start();
+  const std::string name = MustCreate(SmallJob(kForEver));
+  AwaitState(name, v1::Job::STATE_RUNNING);
+  v1::JobActionResponse paused, advanced;
+  {
+    grpc::ClientContext context;
+    v1::PauseJobRequest request;
+    request.set_name(name);
+    ASSERT_TRUE(jobs_stub_->PauseJob(&context, request, &paused).ok());
+  }
+  {
+    grpc::ClientContext context;
+    v1::UpdateJobRequest request;
+    request.mutable_job()->set_name(name);
+    request.mutable_job()->set_statistics_level(v1::STATISTICS_LEVEL_FULL);
+    request.set_author("ann");
+    v1::UpdateJobResponse response;
+    ASSERT_TRUE(jobs_stub_->UpdateJob(&context, request, &response).ok());
+  }
+  {
+    grpc::ClientContext context;
+    v1::AdvanceJobRequest request;
+    request.set_name(name);
+    request.set_steps(3);
+    ASSERT_TRUE(jobs_stub_->AdvanceJob(&context, request, &advanced).ok());
+  }
+  EXPECT_EQ(advanced.job().state(), v1::Job::STATE_PAUSED);
+  EXPECT_EQ(advanced.job().step(), paused.effective_step() + 3);
+
+  grpc::ClientContext context;
+  v1::ListInterventionsRequest request;
+  request.set_parent(name);
+  v1::ListInterventionsResponse list;
+  ASSERT_TRUE(jobs_stub_->ListInterventions(&context, request, &list).ok());
+  ASSERT_EQ(list.interventions_size(), 1);
+  EXPECT_EQ(list.interventions(0).author(), "ann");
+  EXPECT_EQ(list.interventions(0).step(), paused.effective_step());
+}
+
 TEST_F(ServerTest, WatchShowsChangesAndEndsWithTheJob) {
   Start();
   const std::string name = MustCreate(SmallJob(2000));

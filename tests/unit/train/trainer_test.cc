@@ -631,6 +631,32 @@ TEST(TrainerTest, TakesOverNewSettings) {
   EXPECT_EQ(record.clip_reports_size(), 2);
 }
 
+// What was carried over is the state; everything else is as if it had always been so.
+TEST(TrainerTest, WithNewSettingsIsTheTrainerThatWasCreatedWithThem) {
+  for (const Kind kind : kAllKinds) {
+    for (const int truncation : {0, 1, 3}) {
+      const TestJob made = MakeJob(kind);
+      const auto edited = NewTrainer(made);
+      RunSteps(*edited, 3);
+      TestJob wanted = made;
+      wanted.job.mutable_training()->clear_truncation();
+      if (truncation > 0) wanted.job.mutable_training()->set_truncation(truncation);
+      wanted.job.set_statistics_level(v1::STATISTICS_LEVEL_FULL);
+      const auto created = Trainer::Restore(wanted.job, wanted.dataset, edited->Save());
+      ASSERT_TRUE(created.ok()) << created.status();
+
+      ASSERT_TRUE(edited->ApplySettings(wanted.job).ok());
+
+      for (int step = 0; step < 3; ++step) {
+        const v1::StepStats record = RunSteps(*edited, 1)[0];
+        EXPECT_EQ(Bytes(record), Bytes(RunSteps(**created, 1)[0]))
+            << static_cast<int>(kind) << " truncation " << truncation;
+        EXPECT_GT(record.layers_size(), 0);
+      }
+    }
+  }
+}
+
 TEST(TrainerTest, TheScheduleFollowsTheStepAndTheLimit) {
   TestJob made = MakeJob(Kind::kAdding);
   made.job.mutable_optimizer()->mutable_warmup_cosine()->set_warmup_steps(2);
@@ -801,6 +827,22 @@ TEST(EstimateMemoryBytesTest, SaturatesForAbsurdSizes) {
   EXPECT_EQ(EstimateMemoryBytes(made.job, nullptr), std::numeric_limits<int64_t>::max());
 }
 
+TEST(EstimateMemoryBytesTest, CountsTheCheckpointsOfALadder) {
+  const TestJob plain = MakeJob(Kind::kAdding);
+  TestJob guarded = plain;
+  guarded.job.mutable_ladder()->set_checkpoints(3);
+  FillDefaults(&guarded.job);
+  const auto trainer = NewTrainer(plain);
+  const v1::Checkpoint checkpoint = trainer->Save();
+
+  const int64_t more =
+      EstimateMemoryBytes(guarded.job, nullptr) - EstimateMemoryBytes(plain.job, nullptr);
+
+  // Three that are kept and one that has to be proven: weights and the optimizer's vectors.
+  EXPECT_EQ(more, 4 * static_cast<int64_t>(checkpoint.weights().size() +
+                                           checkpoint.optimizer_state().size()));
+}
+
 TEST(EstimateMemoryBytesTest, CountsWhatATrainerTakes) {
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
   GTEST_SKIP() << "sanitizers take memory of their own";
@@ -809,6 +851,8 @@ TEST(EstimateMemoryBytesTest, CountsWhatATrainerTakes) {
     TestJob made = MakeJob(kind);
     made.job.mutable_model()->set_hidden_units(96);
     made.job.mutable_training()->set_batch_size(20);
+    if (kind == Kind::kLanguage) made.job.mutable_ladder();
+    FillDefaults(&made.job);
     const auto held = [] {
       const struct mallinfo2 info = mallinfo2();
       return static_cast<double>(info.uordblks + info.hblkhd);
