@@ -1,3 +1,4 @@
+#include <map>
 #include <random>
 #include <thread>
 
@@ -399,7 +400,22 @@ class ReplayTest : public testing::TestWithParam<uint32_t> {
     job->mutable_task()->mutable_adding()->set_time_steps(20);
     job->mutable_evaluation()->set_every_steps(25);
     job->mutable_evaluation()->set_examples(8);
+    if (GetParam() % 2 == 0) Guard(job);
     return request;
+  }
+
+  // With a ladder that has something to do, and that never ends the job.
+  static void Guard(Job* job) {
+    v1::ResponseLadder* const ladder = job->mutable_ladder();
+    ladder->set_skips_max(1);
+    ladder->set_checkpoint_every_steps(10);
+    ladder->set_calm_steps(4);
+    ladder->set_rate_restore_steps(15);
+    ladder->set_rollbacks_max(100);
+    ladder->set_batches_skipped(3);
+    job->mutable_fault_injection()->set_first_batch(30);
+    job->mutable_fault_injection()->set_batches(10);
+    job->mutable_fault_injection()->set_factor(1e4);
   }
 
   // Edits and advances until the job has ended; after a few edits it also runs freely, so that
@@ -476,9 +492,12 @@ TEST_P(ReplayTest, RandomEditsGiveTheRunOfTheirAuditBitForBit) {
   std::vector<std::string> told;
   ASSERT_EQ(history.size(), 150u);
   for (const v1::StepStats& recorded : history) {
-    for (; next < audit->interventions_size() &&
-           audit->interventions(next).step() == (*trainer)->step();
-         ++next) {
+    const auto is_next = [&](bool edit) {
+      if (next == audit->interventions_size()) return false;
+      const Intervention& one = audit->interventions(next);
+      return one.step() == recorded.step() && (one.kind() == Intervention::KIND_EDIT) == edit;
+    };
+    for (; is_next(true); ++next) {
       Replay(audit->interventions(next), &job);
       ASSERT_TRUE((*trainer)->ApplySettings(job).ok());
       // Made anew with these settings, so that nothing of the old ones can be left.
@@ -488,6 +507,14 @@ TEST_P(ReplayTest, RandomEditsGiveTheRunOfTheirAuditBitForBit) {
     v1::StepStats replayed;
     (*trainer)->Step(&replayed);
     ASSERT_EQ(Numbers(replayed), Numbers(recorded)) << "step " << recorded.step();
+    // The ladder does the same again; what it did to the rate is in force from here on.
+    for (const Intervention& action : replayed.interventions()) {
+      ASSERT_TRUE(is_next(false)) << action.DebugString();
+      EXPECT_EQ(action.kind(), audit->interventions(next).kind());
+      EXPECT_EQ(action.cause(), audit->interventions(next).cause());
+      Replay(audit->interventions(next++), &job);
+    }
+    EXPECT_FALSE(is_next(false));
     for (const Intervention& one : recorded.interventions()) {
       EXPECT_EQ(one.step(), recorded.step());
       told.push_back(one.name());
@@ -496,12 +523,41 @@ TEST_P(ReplayTest, RandomEditsGiveTheRunOfTheirAuditBitForBit) {
 
   EXPECT_GT(next, 3);
   EXPECT_EQ((*trainer)->Save().weights(), manager_->GetWeights("jobs/a")->checkpoint->weights());
+  EXPECT_EQ((*trainer)->learning_rate(), job.optimizer().learning_rate());
   // What came after the last step has none to stand in.
-  ASSERT_LE(told.size(), static_cast<size_t>(audit->interventions_size()));
+  EXPECT_EQ(told.size(), static_cast<size_t>(next));
   for (size_t i = 0; i < told.size(); ++i) {
     EXPECT_EQ(told[i], audit->interventions(static_cast<int>(i)).name());
   }
-  EXPECT_EQ(told.size(), static_cast<size_t>(next));
+}
+
+TEST_P(ReplayTest, EveryActionOfTheLadderIsListedAndSeen) {
+  v1::CreateJobRequest request = SmallJob();
+  Guard(request.mutable_job());
+  request.mutable_job()->mutable_ladder()->set_rate_restore_steps(0);
+  ASSERT_TRUE(manager_->Create(request).ok());
+  const std::vector<v1::StepStats> history = History();
+
+  v1::ListInterventionsRequest list;
+  list.set_parent("jobs/a");
+  const auto listed = manager_->ListInterventions(list);
+
+  ASSERT_TRUE(listed.ok());
+  std::map<Intervention::Kind, int64_t> counts;
+  for (const Intervention& action : listed->interventions()) {
+    EXPECT_EQ(action.author(), "ladder");
+    EXPECT_NE(action.cause(), "");
+    EXPECT_TRUE(history[static_cast<size_t>(action.step())].skipped());
+    ++counts[action.kind()];
+  }
+  EXPECT_GE(counts[Intervention::KIND_SKIP], 1);
+  EXPECT_EQ(counts[Intervention::KIND_LOWER_RATE], 1);
+  EXPECT_GE(counts[Intervention::KIND_ROLL_BACK], 1);
+  EXPECT_EQ(manager_->Snapshots()[0].interventions_total, counts);
+  const Job job = *manager_->Get("jobs/a");
+  EXPECT_EQ(job.state(), Job::STATE_SUCCEEDED);
+  EXPECT_EQ(job.interventions(), listed->interventions_size());
+  EXPECT_EQ(job.optimizer().learning_rate(), 0.001);
 }
 
 INSTANTIATE_TEST_SUITE_P(Seeds, ReplayTest, testing::Range(1u, 7u));
