@@ -54,11 +54,16 @@ std::vector<Command> AllCommands() {
   commands.push_back(WatchCommand());
   commands.push_back(PauseCommand());
   commands.push_back(ResumeCommand());
+  commands.push_back(AdvanceCommand());
   commands.push_back(CancelCommand());
   commands.push_back(UpdateCommand());
+  commands.push_back(InterventionsCommand());
   commands.push_back(DeleteCommand());
   commands.push_back(AlertsCommand());
+  commands.push_back(ReportCommand());
+  commands.push_back(AdviseCommand());
   commands.push_back(CompareCommand());
+  commands.push_back(SweepCommand());
   commands.push_back(CheckCommand());
   commands.push_back(ExportCommand());
   commands.push_back(DownloadCommand());

@@ -18,8 +18,6 @@ namespace {
 
 using Align = Table::Align;
 
-// At least this share of right answers counts as solved.
-constexpr double kSolvedShare = 0.95;
 // A loss within 5 % of what guessing gives is chance.
 constexpr double kChanceShare = 0.95;
 // The norm that the rule EXPLODING_ABS takes for an explosion.
@@ -29,23 +27,6 @@ constexpr double kExplodedNorm = 1e3;
 const v1::EvaluationResult* Evaluated(const v1::Job& job) {
   const bool tells = job.has_latest_evaluation() && !job.has_failure();
   return tells ? &job.latest_evaluation() : nullptr;
-}
-
-// The loss to judge by: of the newest evaluation, else the mean of the newest bucket.
-double FinalLoss(const JobSummary& summary) {
-  if (Evaluated(summary.job) != nullptr) return Evaluated(summary.job)->loss();
-  if (summary.history.buckets().empty()) return kNaN;
-  const v1::Range& loss = summary.history.buckets().rbegin()->loss();
-  return loss.count() > 0 ? loss.mean() : kNaN;
-}
-
-// Share of right answers of the newest evaluation, where the task has one.
-std::optional<double> RightShare(const v1::Job& job) {
-  const v1::EvaluationResult* const evaluation = Evaluated(job);
-  if (evaluation == nullptr) return std::nullopt;
-  if (evaluation->has_accuracy()) return evaluation->accuracy();
-  if (evaluation->has_solved_share()) return evaluation->solved_share();
-  return std::nullopt;
 }
 
 double FirstLoss(const JobSummary& summary) {
@@ -59,36 +40,6 @@ std::string ClipVerdict(const v1::Job& job) {
   if (job.has_clipping() && job.clipping().policies().empty()) return "never clipped";
   if (job.clip_rate() == 0) return "the clip threshold was never reached";
   return absl::StrCat("clipped in ", FormatShare(job.clip_rate()), " of its steps");
-}
-
-std::string LossVerdict(const JobSummary& summary) {
-  const double loss = FinalLoss(summary);
-  const std::optional<double> right = RightShare(summary.job);
-  const std::string share = right ? absl::StrCat(", ", FormatShare(*right), " right") : "";
-  if (summary.history.buckets().empty()) return "has no steps yet";
-  if (!std::isfinite(loss)) return "the loss is not finite";
-  if (right && *right >= kSolvedShare) {
-    return absl::StrCat("solved the task: ", FormatShare(*right), " right, loss ",
-                        FormatNumber(loss));
-  }
-  if (const std::optional<double> chance = ChanceLoss(summary.job.task())) {
-    if (loss >= *chance / kChanceShare) {
-      return absl::StrCat("the loss is worse than guessing: ", FormatNumber(loss),
-                          ", guessing gives ", FormatNumber(*chance), share);
-    }
-    if (loss >= *chance * kChanceShare) {
-      return absl::StrCat("the loss stayed at chance: ", FormatNumber(loss), ", guessing gives ",
-                          FormatNumber(*chance), share);
-    }
-    return absl::StrCat("learnt in part: loss ", FormatNumber(loss), ", guessing gives ",
-                        FormatNumber(*chance), share);
-  }
-  const double first = FirstLoss(summary);
-  const absl::string_view way = loss < first * kChanceShare   ? "fell"
-                                : loss > first / kChanceShare ? "rose"
-                                                              : "stayed about where it was";
-  return absl::StrCat("the loss ", way, ", from ", FormatNumber(first), " to ", FormatNumber(loss),
-                      share);
 }
 
 std::string GradientVerdict(const JobSummary& summary) {
@@ -143,6 +94,21 @@ const std::vector<Setting>& Settings() {
 
 }  // namespace
 
+double FinalLoss(const JobSummary& summary) {
+  if (Evaluated(summary.job) != nullptr) return Evaluated(summary.job)->loss();
+  if (summary.history.buckets().empty()) return kNaN;
+  const v1::Range& loss = summary.history.buckets().rbegin()->loss();
+  return loss.count() > 0 ? loss.mean() : kNaN;
+}
+
+std::optional<double> RightShare(const v1::Job& job) {
+  const v1::EvaluationResult* const evaluation = Evaluated(job);
+  if (evaluation == nullptr) return std::nullopt;
+  if (evaluation->has_accuracy()) return evaluation->accuracy();
+  if (evaluation->has_solved_share()) return evaluation->solved_share();
+  return std::nullopt;
+}
+
 double LargestNorm(const JobSummary& summary) {
   double largest = kNaN;
   for (const v1::FoldedStats& bucket : summary.history.buckets()) {
@@ -163,12 +129,49 @@ double MeanGrowth(const JobSummary& summary) {
   return count == 0 ? kNaN : sum / static_cast<double>(count);
 }
 
+bool IsSolved(const JobSummary& summary) {
+  const std::optional<double> right = RightShare(summary.job);
+  return right && *right >= kSolvedShare;
+}
+
+std::string LossVerdict(const JobSummary& summary) {
+  const double loss = FinalLoss(summary);
+  const std::optional<double> right = RightShare(summary.job);
+  const std::string share = right ? absl::StrCat(", ", FormatShare(*right), " right") : "";
+  if (summary.history.buckets().empty()) return "has no steps yet";
+  if (!std::isfinite(loss)) return "the loss is not finite";
+  if (IsSolved(summary)) {
+    return absl::StrCat("solved the task: ", FormatShare(*right), " right, loss ",
+                        FormatNumber(loss));
+  }
+  if (const std::optional<double> chance = ChanceLoss(summary.job.task())) {
+    if (loss >= *chance / kChanceShare) {
+      return absl::StrCat("the loss is worse than guessing: ", FormatNumber(loss),
+                          ", guessing gives ", FormatNumber(*chance), share);
+    }
+    if (loss >= *chance * kChanceShare) {
+      return absl::StrCat("the loss stayed at chance: ", FormatNumber(loss), ", guessing gives ",
+                          FormatNumber(*chance), share);
+    }
+    return absl::StrCat("learnt in part: loss ", FormatNumber(loss), ", guessing gives ",
+                        FormatNumber(*chance), share);
+  }
+  const double first = FirstLoss(summary);
+  const absl::string_view way = loss < first * kChanceShare   ? "fell"
+                                : loss > first / kChanceShare ? "rose"
+                                                              : "stayed about where it was";
+  return absl::StrCat("the loss ", way, ", from ", FormatNumber(first), " to ", FormatNumber(loss),
+                      share);
+}
+
 Table ComparisonTable(const std::vector<JobSummary>& summaries) {
   std::set<std::string> tasks, optimizers;
+  std::set<uint64_t> seeds;
   bool any_right = false;
   for (const JobSummary& summary : summaries) {
     tasks.insert(DescribeTask(summary.job.task()));
     optimizers.insert(DescribeOptimizer(summary.job.optimizer()));
+    seeds.insert(summary.job.seed());
     any_right = any_right || RightShare(summary.job).has_value();
   }
   std::vector<Table::Column> columns = {{"JOB"}, {"STATE"}};
@@ -176,6 +179,7 @@ Table ComparisonTable(const std::vector<JobSummary>& summaries) {
   columns.push_back({"MODEL"});
   if (optimizers.size() > 1) columns.push_back({"OPTIMIZER"});
   columns.push_back({"CLIP"});
+  if (seeds.size() > 1) columns.push_back({"SEED", Align::kRight});
   columns.push_back({"STEPS", Align::kRight});
   columns.push_back({"LOSS", Align::kRight});
   if (any_right) columns.push_back({"RIGHT", Align::kRight});
@@ -191,6 +195,7 @@ Table ComparisonTable(const std::vector<JobSummary>& summaries) {
     row.push_back(DescribeModel(job.model()));
     if (optimizers.size() > 1) row.push_back(DescribeOptimizer(job.optimizer()));
     row.push_back(DescribeClipping(job));
+    if (seeds.size() > 1) row.push_back(absl::StrCat(job.seed()));
     row.push_back(absl::StrCat(job.step()));
     row.push_back(summary.history.buckets().empty() ? "-" : FormatNumber(FinalLoss(summary)));
     if (any_right) row.push_back(RightShare(job) ? FormatShare(*RightShare(job)) : "-");
@@ -234,6 +239,16 @@ std::string Verdict(const JobSummary& summary) {
   return text;
 }
 
+google::protobuf::Value NumberJson(double value) {
+  google::protobuf::Value json;
+  if (std::isfinite(value)) {
+    json.set_number_value(value);
+  } else {
+    json.set_string_value(std::isnan(value) ? "NaN" : value > 0 ? "Infinity" : "-Infinity");
+  }
+  return json;
+}
+
 google::protobuf::Struct ComparisonJson(const std::vector<JobSummary>& summaries) {
   google::protobuf::Struct all;
   google::protobuf::ListValue* const jobs = (*all.mutable_fields())["jobs"].mutable_list_value();
@@ -242,15 +257,8 @@ google::protobuf::Struct ComparisonJson(const std::vector<JobSummary>& summaries
     const auto text = [&fields](const char* name, const std::string& value) {
       fields[name].set_string_value(value);
     };
-    // A Struct has no NaN: as in proto JSON it is a string.
     const auto number = [&fields](const char* name, double value) {
-      if (std::isfinite(value)) {
-        fields[name].set_number_value(value);
-      } else {
-        fields[name].set_string_value(std::isnan(value) ? "NaN"
-                                      : value > 0       ? "Infinity"
-                                                        : "-Infinity");
-      }
+      fields[name] = NumberJson(value);
     };
     const v1::Job& job = summary.job;
     text("name", job.name());
@@ -259,6 +267,7 @@ google::protobuf::Struct ComparisonJson(const std::vector<JobSummary>& summaries
     text("model", DescribeModel(job.model()));
     text("optimizer", DescribeOptimizer(job.optimizer()));
     text("clipping", DescribeClipping(job));
+    text("seed", absl::StrCat(job.seed()));
     number("step", static_cast<double>(job.step()));
     number("clip_rate", job.clip_rate());
     number("nonfinite_steps", static_cast<double>(job.nonfinite_steps()));

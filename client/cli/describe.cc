@@ -9,8 +9,10 @@
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_replace.h"
 #include "absl/strings/strip.h"
+#include "absl/time/clock.h"
 #include "client/cli/command.h"
 #include "client/cli/exit_code.h"
+#include "client/cli/interventions.h"
 
 namespace gradwatch::cli {
 namespace {
@@ -66,6 +68,26 @@ std::string NormText(absl::string_view what, double norm, v1::NormOrder order,
 
 std::string Age(const google::protobuf::Timestamp& time, absl::Time now) {
   return FormatElapsed(now - FromProto(time));
+}
+
+std::string DescribeLadder(const v1::ResponseLadder& ladder) {
+  std::vector<std::string> bad = {"not finite"};
+  if (ladder.loss_factor() > 0) {
+    bad.push_back(absl::StrCat("loss above ", FormatNumber(ladder.loss_factor()), " times"));
+  }
+  if (ladder.norm_factor() > 0) {
+    bad.push_back(absl::StrCat("norm above ", FormatNumber(ladder.norm_factor()), " times"));
+  }
+  return absl::StrCat("when ", absl::StrJoin(bad, ", "), ": skip ", ladder.skips_max(), ", rate x ",
+                      FormatNumber(ladder.rate_factor()), " (at most ", ladder.rate_cuts_max(),
+                      "), roll back (at most ", ladder.rollbacks_max(), "), stop");
+}
+
+std::string DescribeFaults(const v1::FaultInjection& fault) {
+  return absl::StrCat("batches ", fault.first_batch(), " to ",
+                      fault.first_batch() + fault.batches() - 1, " are spoilt on purpose: ",
+                      fault.has_factor() ? absl::StrCat("times ", FormatNumber(fault.factor()))
+                                         : std::string("NaN"));
 }
 
 std::string DescribeInitialization(const v1::Initialization& init) {
@@ -152,25 +174,52 @@ std::string DescribeOptimizer(const v1::Optimizer& optimizer) {
   return text;
 }
 
+std::string DescribePolicy(const v1::ClipPolicy& policy) {
+  switch (policy.kind_case()) {
+    case v1::ClipPolicy::kValue: {
+      const v1::ValueClip& clip = policy.value();
+      return absl::StrCat("value ", clip.has_minimum() ? FormatNumber(clip.minimum()) : "", "..",
+                          clip.has_maximum() ? FormatNumber(clip.maximum()) : "");
+    }
+    case v1::ClipPolicy::kParameterNorm: {
+      const auto& clip = policy.parameter_norm();
+      return NormText("per parameter", clip.max_norm(), clip.order(), clip.convention());
+    }
+    case v1::ClipPolicy::kGlobalNorm: {
+      const auto& clip = policy.global_norm();
+      return NormText("norm", clip.max_norm(), clip.order(), clip.convention());
+    }
+    case v1::ClipPolicy::KIND_NOT_SET:
+      break;
+  }
+  return "unknown";
+}
+
 std::string DescribeClipping(const v1::Job& job) {
   if (!job.has_clipping()) return "norm 1";
   std::vector<std::string> parts;
   for (const v1::ClipPolicy& policy : job.clipping().policies()) {
-    if (policy.has_value()) {
-      const v1::ValueClip& clip = policy.value();
-      parts.push_back(absl::StrCat("value ", clip.has_minimum() ? FormatNumber(clip.minimum()) : "",
-                                   "..", clip.has_maximum() ? FormatNumber(clip.maximum()) : ""));
-    } else if (policy.has_parameter_norm()) {
-      const auto& clip = policy.parameter_norm();
-      parts.push_back(NormText("per parameter", clip.max_norm(), clip.order(), clip.convention()));
-    } else if (policy.has_global_norm()) {
-      const auto& clip = policy.global_norm();
-      parts.push_back(NormText("norm", clip.max_norm(), clip.order(), clip.convention()));
-    } else {
-      parts.emplace_back("unknown");
-    }
+    parts.push_back(DescribePolicy(policy));
   }
   return parts.empty() ? "none" : absl::StrJoin(parts, ", ");
+}
+
+std::string DescribeShadows(const v1::Job& job, const std::vector<double>& clip_rates) {
+  std::vector<std::string> parts;
+  for (int i = 0; i < job.shadow_clips_size(); ++i) {
+    const auto at = static_cast<size_t>(i);
+    parts.push_back(DescribePolicy(job.shadow_clips(i)));
+    if (at < clip_rates.size()) absl::StrAppend(&parts.back(), " ", FormatShare(clip_rates[at]));
+  }
+  return absl::StrJoin(parts, ", ");
+}
+
+std::vector<double> ShadowRates(const v1::Job& job) {
+  std::vector<double> rates;
+  for (const v1::ShadowSummary& summary : job.shadow_summaries()) {
+    rates.push_back(summary.clip_rate());
+  }
+  return rates;
 }
 
 std::string DescribeInitializer(const v1::Initializer& initializer) {
@@ -188,31 +237,40 @@ std::string DescribeInitializer(const v1::Initializer& initializer) {
   }
 }
 
-std::string DescribeSettings(const v1::Job& job) {
-  std::string text;
-  Line("task", DescribeTask(job.task()), &text);
-  Line("model", DescribeModel(job.model()), &text);
-  Line("initial", DescribeInitialization(job.model().initialization()), &text);
-  Line("optimizer", DescribeOptimizer(job.optimizer()), &text);
-  Line("clipping", DescribeClipping(job), &text);
+std::string StatisticsLevelText(const v1::Job& job) {
+  return absl::AsciiStrToLower(ShortName(
+      job.statistics_level(), &v1::StatisticsLevel_Name<v1::StatisticsLevel>, "STATISTICS_LEVEL_"));
+}
+
+std::vector<std::pair<std::string, std::string>> SettingRows(const v1::Job& job) {
+  std::vector<std::pair<std::string, std::string>> rows;
+  rows.emplace_back("task", DescribeTask(job.task()));
+  rows.emplace_back("model", DescribeModel(job.model()));
+  rows.emplace_back("initial", DescribeInitialization(job.model().initialization()));
+  rows.emplace_back("optimizer", DescribeOptimizer(job.optimizer()));
+  rows.emplace_back("clipping", DescribeClipping(job));
+  if (!job.shadow_clips().empty()) rows.emplace_back("shadow clips", DescribeShadows(job, {}));
   const v1::Training& training = job.training();
   std::string length =
       absl::StrCat(training.step_limit(), " steps of batch ", training.batch_size());
   if (training.has_truncation()) absl::StrAppend(&length, ", truncated at ", training.truncation());
   if (training.precision() == v1::Training::PRECISION_FLOAT64) length += ", float64";
-  Line("training", length, &text);
+  rows.emplace_back("training", length);
+  if (job.has_ladder()) rows.emplace_back("ladder", DescribeLadder(job.ladder()));
+  if (job.has_fault_injection()) rows.emplace_back("drill", DescribeFaults(job.fault_injection()));
   if (job.evaluation().every_steps() > 0) {
-    Line("evaluation",
-         absl::StrCat("every ", job.evaluation().every_steps(), " steps on ",
-                      job.evaluation().examples(), " examples"),
-         &text);
+    rows.emplace_back("evaluation",
+                      absl::StrCat("every ", job.evaluation().every_steps(), " steps on ",
+                                   job.evaluation().examples(), " examples"));
   }
-  Line("statistics",
-       absl::AsciiStrToLower(ShortName(job.statistics_level(),
-                                       &v1::StatisticsLevel_Name<v1::StatisticsLevel>,
-                                       "STATISTICS_LEVEL_")),
-       &text);
-  if (job.has_seed()) Line("seed", absl::StrCat(job.seed()), &text);
+  rows.emplace_back("statistics", StatisticsLevelText(job));
+  if (job.has_seed()) rows.emplace_back("seed", absl::StrCat(job.seed()));
+  return rows;
+}
+
+std::string DescribeSettings(const v1::Job& job) {
+  std::string text;
+  for (const auto& [what, value] : SettingRows(job)) Line(what, value, &text);
   return text;
 }
 
@@ -260,15 +318,26 @@ std::string DescribeJob(const v1::Job& job, absl::Time now) {
       Line("growth", growth, &text);
     }
     Line("clip rate", FormatShare(job.clip_rate()), &text);
+    Line("shadow rates", DescribeShadows(job, ShadowRates(job)), &text);
   }
   if (job.nonfinite_steps() > 0)
     Line("not finite", absl::StrCat(job.nonfinite_steps(), " steps"), &text);
   if (job.has_latest_evaluation())
     Line("evaluated", DescribeEvaluation(job.latest_evaluation()), &text);
   if (job.has_best_evaluation()) Line("best", DescribeEvaluation(job.best_evaluation()), &text);
+  for (const v1::CustomRule& rule : job.custom_rules()) {
+    Line("own rule", absl::StrCat(rule.name(), ": ", rule.expression()), &text);
+  }
   if (job.alerts_firing() > 0) {
     Line("alerts",
          absl::StrCat(job.alerts_firing(), " firing (gradwatch alerts ", IdOf(job.name()), ")"),
+         &text);
+  }
+  if (job.interventions() > 0) {
+    Line("changed",
+         absl::StrCat(job.interventions(), job.interventions() == 1 ? " time" : " times",
+                      ", the last ", InterventionLine(job.latest_intervention()),
+                      " (gradwatch interventions ", IdOf(job.name()), ")"),
          &text);
   }
   if (job.has_create_time()) {
@@ -308,6 +377,19 @@ Table JobTable(const std::vector<v1::Job>& jobs, absl::Time now) {
   return table;
 }
 
+std::string AlertStateText(const v1::Alert& alert) {
+  std::string text = AlertStateName(alert.state());
+  if (alert.state() != v1::Alert::STATE_FIRING) return text;
+  const v1::Acknowledgement& note = alert.acknowledgement();
+  const bool counts = alert.has_acknowledgement() &&
+                      (!note.has_expire_time() || absl::Now() < FromProto(note.expire_time()));
+  if (counts) absl::StrAppend(&text, ", seen by ", note.author());
+  if (alert.has_silenced_until() && absl::Now() < FromProto(alert.silenced_until())) {
+    text += ", silenced";
+  }
+  return text;
+}
+
 Table AlertTable(const std::vector<v1::Alert>& alerts, size_t width, bool unicode) {
   Table table({{"JOB"},
                {"RULE"},
@@ -322,7 +404,7 @@ Table AlertTable(const std::vector<v1::Alert>& alerts, size_t width, bool unicod
   for (const v1::Alert& alert : alerts) {
     const std::string id = IdOf(alert.name());
     table.AddRow({id.substr(0, id.find('/')), alert.rule_name(), SeverityName(alert.severity()),
-                  AlertStateName(alert.state()), absl::StrCat(alert.firing_step()),
+                  AlertStateText(alert), absl::StrCat(alert.firing_step()),
                   absl::StrCat(alert.count()), Shorten(alert.message(), room, unicode)});
   }
   return table;

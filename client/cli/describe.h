@@ -3,6 +3,7 @@
 
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/time/time.h"
@@ -29,17 +30,29 @@ std::string DescribeModel(const v1::Model& model);
 std::string DescribeOptimizer(const v1::Optimizer& optimizer);
 // "none", "norm 0.5", "value -0.1..0.1, norm 1 (inf)"; a job without the message has "norm 1".
 std::string DescribeClipping(const v1::Job& job);
+// "norm 0.5", "norm 1 (inf)", "per parameter 1", "value -0.1..0.1".
+std::string DescribePolicy(const v1::ClipPolicy& policy);
+// The job's shadow clips with the share of steps that each would have clipped: "norm 0.25 98 %,
+// norm 5 0 %"; a share that is not given is left out. Empty when there are none.
+std::string DescribeShadows(const v1::Job& job, const std::vector<double>& clip_rates);
+// Those shares over all steps of the job.
+std::vector<double> ShadowRates(const v1::Job& job);
 // "orthogonal 1.1".
 std::string DescribeInitializer(const v1::Initializer& initializer);
 
 // Everything a person wants to know about one job, in lines "what  value".
 std::string DescribeJob(const v1::Job& job, absl::Time now);
-// Its settings alone.
+// Its settings alone, and as rows of what and value; a value may be empty.
 std::string DescribeSettings(const v1::Job& job);
+std::vector<std::pair<std::string, std::string>> SettingRows(const v1::Job& job);
+// "basic".
+std::string StatisticsLevelText(const v1::Job& job);
 
 // One row for each job.
 Table JobTable(const std::vector<v1::Job>& jobs, absl::Time now);
 
+// "firing, seen by ann, silenced".
+std::string AlertStateText(const v1::Alert& alert);
 Table AlertTable(const std::vector<v1::Alert>& alerts, size_t width, bool unicode);
 Table DatasetTable(const std::vector<v1::Dataset>& datasets, absl::Time now);
 

@@ -307,6 +307,19 @@ std::vector<Flag> OptimizerFlags(JobFlags* job) {
             "Leave the weights alone in a step that is not finite.", "true"),
       field("--non-finite-max", "N", "training.non_finite.consecutive_max",
             "Fail after so many steps in a row that are not finite.", "5"),
+      {.names = "--ladder",
+       .help = "When training goes wrong, skip steps, lower the rate, go back to a checkpoint, and "
+               "only then end the job; a job file sets its rungs.",
+       .field = "ladder",
+       .group = kOptimizer,
+       .set =
+           [job](const std::string&) {
+             job->edits.push_back([](v1::Job* target) {
+               target->mutable_ladder();
+               return absl::OkStatus();
+             });
+             return absl::OkStatus();
+           }},
   };
 }
 
@@ -322,11 +335,29 @@ std::vector<Flag> MeasureFlags(JobFlags* job) {
       field("--eval-every", "N", "evaluation.every_steps",
             "Evaluate on held-out examples every so many steps; 0 never.", "100"),
       field("--eval-examples", "N", "evaluation.examples", "Examples of an evaluation.", "1000"),
+      {.names = "--shadow-clip",
+       .value = "POLICIES",
+       .help = "Measure, and do not apply, what these thresholds would do: norms separated by "
+               "commas, also l1:NORM, inf:NORM, parameter:NORM, value:X; at most 8.",
+       .field = "shadow_clips",
+       .group = kMeasure,
+       .repeated = true,
+       .set =
+           [job](const std::string& text) {
+             const absl::StatusOr<std::vector<v1::ClipPolicy>> policies = ParsePolicies(text);
+             if (!policies.ok()) return policies.status();
+             job->edits.push_back([policies = *policies](v1::Job* target) {
+               for (const v1::ClipPolicy& policy : policies) *target->add_shadow_clips() = policy;
+               return absl::OkStatus();
+             });
+             return absl::OkStatus();
+           }},
       {.names = "--rule",
        .value = "RULE:SETTINGS",
-       .help = "Settings of an alert rule, such as EXPLODING_ABS:threshold=500 or "
-               "NON_FINITE:disabled; also for=, warmup=, resolve=, cooldown= (steps). May be "
-               "repeated; gradwatch alerts rules lists them.",
+       .help =
+           "Settings of an alert rule, such as EXPLODING_ABS:threshold=500 or "
+           "NON_FINITE:disabled; also second=, severity=, and for=, warmup=, resolve=, cooldown= "
+           "(steps). May be repeated; gradwatch alerts rules lists them.",
        .field = "rules",
        .group = kMeasure,
        .repeated = true,
@@ -336,6 +367,24 @@ std::vector<Flag> MeasureFlags(JobFlags* job) {
              if (!rule.ok()) return rule.status();
              job->edits.push_back([rule = *rule](v1::Job* target) {
                MergeRule(rule, target->mutable_rules());
+               return absl::OkStatus();
+             });
+             return absl::OkStatus();
+           }},
+      {.names = "--custom-rule",
+       .value = "NAME: EXPRESSION",
+       .help = "A rule of the job's own, such as 'SLOW: duration_us > 3 * median for 5'; after the "
+               "name also ,severity= ,warmup= ,cooldown=. May be repeated; README.md has the "
+               "language.",
+       .field = "custom_rules",
+       .group = kMeasure,
+       .repeated = true,
+       .set =
+           [job](const std::string& text) {
+             const absl::StatusOr<v1::CustomRule> rule = ParseCustomRule(text);
+             if (!rule.ok()) return rule.status();
+             job->edits.push_back([rule = *rule](v1::Job* target) {
+               MergeCustomRule(rule, target->mutable_custom_rules());
                return absl::OkStatus();
              });
              return absl::OkStatus();
@@ -511,6 +560,35 @@ std::vector<Flag> FlagsOf(ClipFlags* clip) {
   };
 }
 
+absl::StatusOr<std::vector<v1::ClipPolicy>> ParsePolicies(const std::string& text) {
+  std::vector<v1::ClipPolicy> policies;
+  for (const absl::string_view part : absl::StrSplit(text, ',')) {
+    std::pair<std::string, std::string> pair = absl::StrSplit(part, absl::MaxSplits(':', 1));
+    if (!absl::StrContains(part, ':')) pair = {"l2", std::string(part)};
+    const auto& [kind, text_of_number] = pair;
+    v1::ClipPolicy& policy = policies.emplace_back();
+    double number = 0;
+    const bool known = kind == "l2" || kind == "l1" || kind == "inf" || kind == "parameter" ||
+                       kind == "value";
+    if (!known || !absl::SimpleAtod(text_of_number, &number)) {
+      return Invalid(absl::StrCat(
+          "wants norms separated by commas, or l1:NORM, inf:NORM, parameter:NORM, value:X, not '",
+          part, "'"));
+    }
+    if (kind == "value") {
+      policy.mutable_value()->set_minimum(-number);
+      policy.mutable_value()->set_maximum(number);
+    } else if (kind == "parameter") {
+      policy.mutable_parameter_norm()->set_max_norm(number);
+    } else {
+      policy.mutable_global_norm()->set_max_norm(number);
+      if (kind == "l1") policy.mutable_global_norm()->set_order(v1::NORM_ORDER_L1);
+      if (kind == "inf") policy.mutable_global_norm()->set_order(v1::NORM_ORDER_INF);
+    }
+  }
+  return policies;
+}
+
 absl::StatusOr<v1::Initializer> ParseInitializer(const std::string& text) {
   const std::pair<std::string, std::string> parts = absl::StrSplit(text, absl::MaxSplits(':', 1));
   const auto& [kind, number] = parts;
@@ -537,6 +615,17 @@ absl::StatusOr<v1::Initializer> ParseInitializer(const std::string& text) {
   return initializer;
 }
 
+namespace {
+
+absl::StatusOr<v1::Severity> ParseSeverity(const std::string& text) {
+  v1::Severity severity = v1::SEVERITY_UNSPECIFIED;
+  const std::string name = absl::StrCat("SEVERITY_", absl::AsciiStrToUpper(text));
+  if (v1::Severity_Parse(name, &severity) && severity != v1::SEVERITY_UNSPECIFIED) return severity;
+  return Invalid(absl::StrCat("knows no severity '", text, "': there are info, warn and crit"));
+}
+
+}  // namespace
+
 absl::StatusOr<v1::RuleSettings> ParseRule(const std::string& text) {
   const std::pair<std::string, std::string> parts = absl::StrSplit(text, absl::MaxSplits(':', 1));
   v1::RuleSettings settings;
@@ -545,9 +634,10 @@ absl::StatusOr<v1::RuleSettings> ParseRule(const std::string& text) {
   v1::RuleId id = v1::RULE_ID_UNSPECIFIED;
   std::vector<std::string> known;
   for (int i = 1; i < v1::RuleId_descriptor()->value_count(); ++i) {
-    known.push_back(v1::RuleId_descriptor()->value(i)->name().substr(8));
+    const auto* value = v1::RuleId_descriptor()->value(i);
+    if (value->number() != v1::RULE_ID_CUSTOM) known.push_back(value->name().substr(8));
   }
-  if (!v1::RuleId_Parse(name, &id) || id == v1::RULE_ID_UNSPECIFIED) {
+  if (!v1::RuleId_Parse(name, &id) || id == v1::RULE_ID_UNSPECIFIED || id == v1::RULE_ID_CUSTOM) {
     return Invalid(absl::StrCat("knows no rule '", parts.first, "'", DidYouMean(parts.first, known),
                                 " There are ", absl::StrJoin(known, ", ")));
   }
@@ -567,6 +657,15 @@ absl::StatusOr<v1::RuleSettings> ParseRule(const std::string& text) {
       double number = 0;
       good = absl::SimpleAtod(value, &number);
       settings.set_threshold(number);
+    } else if (key == "second") {
+      double number = 0;
+      good = absl::SimpleAtod(value, &number);
+      settings.set_second_threshold(number);
+    } else if (key == "severity") {
+      const absl::StatusOr<v1::Severity> severity = ParseSeverity(value);
+      if (!severity.ok()) return severity.status();
+      settings.set_severity(*severity);
+      good = true;
     } else if (key == "warmup") {
       good = steps(&v1::RuleSettings::set_warmup_steps);
     } else if (key == "for") {
@@ -580,8 +679,8 @@ absl::StatusOr<v1::RuleSettings> ParseRule(const std::string& text) {
       good = true;
     } else {
       return Invalid(absl::StrCat("knows no setting '", key,
-                                  "' of a rule: there are threshold=, warmup=, for=, resolve=, "
-                                  "cooldown= and disabled, enabled"));
+                                  "' of a rule: there are threshold=, second=, severity=, warmup=, "
+                                  "for=, resolve=, cooldown= and disabled, enabled"));
     }
     if (!good) return Invalid(absl::StrCat("wants a number in '", item, "'"));
   }
@@ -593,6 +692,48 @@ void MergeRule(const v1::RuleSettings& rule,
   for (v1::RuleSettings& other : *rules) {
     if (other.id() == rule.id()) {
       other.MergeFrom(rule);
+      return;
+    }
+  }
+  *rules->Add() = rule;
+}
+
+absl::StatusOr<v1::CustomRule> ParseCustomRule(const std::string& text) {
+  const size_t colon = text.find(':');
+  if (colon == std::string::npos) {
+    return Invalid(absl::StrCat("wants NAME: EXPRESSION, not '", text, "'"));
+  }
+  const std::vector<std::string> head = absl::StrSplit(text.substr(0, colon), ',');
+  v1::CustomRule rule;
+  rule.set_name(std::string(absl::StripAsciiWhitespace(head[0])));
+  rule.set_expression(std::string(absl::StripAsciiWhitespace(text.substr(colon + 1))));
+  for (size_t i = 1; i < head.size(); ++i) {
+    const std::pair<std::string, std::string> pair =
+        absl::StrSplit(absl::StripAsciiWhitespace(head[i]), absl::MaxSplits('=', 1));
+    int64_t steps = 0;
+    if (pair.first == "severity") {
+      const absl::StatusOr<v1::Severity> severity = ParseSeverity(pair.second);
+      if (!severity.ok()) return severity.status();
+      rule.set_severity(*severity);
+    } else if (pair.first != "warmup" && pair.first != "cooldown") {
+      return Invalid(absl::StrCat("knows no setting '", pair.first,
+                                  "' of a custom rule: there are severity=, warmup=, cooldown="));
+    } else if (!absl::SimpleAtoi(pair.second, &steps)) {
+      return Invalid(absl::StrCat("wants a number in '", head[i], "'"));
+    } else if (pair.first == "warmup") {
+      rule.set_warmup_steps(steps);
+    } else {
+      rule.set_cooldown_steps(steps);
+    }
+  }
+  return rule;
+}
+
+void MergeCustomRule(const v1::CustomRule& rule,
+                     google::protobuf::RepeatedPtrField<v1::CustomRule>* rules) {
+  for (v1::CustomRule& other : *rules) {
+    if (other.name() == rule.name()) {
+      other = rule;
       return;
     }
   }

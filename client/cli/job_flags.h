@@ -30,17 +30,30 @@ struct ClipFlags {
 };
 std::vector<Flag> FlagsOf(ClipFlags* clip);
 
+// Policies separated by commas: "0.5" or "l2:0.5" (global norm), "l1:3", "inf:0.1", "parameter:1"
+// (each tensor's L2 norm), "value:0.1" (entries from -0.1 to 0.1). INVALID_ARGUMENT says what is
+// wanted; numbers out of range are left for the server to refuse.
+absl::StatusOr<std::vector<v1::ClipPolicy>> ParsePolicies(const std::string& text);
+
 // "uniform", "orthogonal:1.1", "identity:1", "normal:0.1", "constant:0"; the number after
 // orthogonal and identity may be left out and is 1 then.
 absl::StatusOr<v1::Initializer> ParseInitializer(const std::string& text);
 
-// "EXPLODING_ABS:threshold=500,for=3,disabled": settings of one rule. Keys: threshold, warmup, for,
-// resolve, cooldown, disabled, enabled.
+// "EXPLODING_ABS:threshold=500,for=3,disabled": settings of one rule. Keys: threshold, second,
+// severity, warmup, for, resolve, cooldown, disabled, enabled.
 absl::StatusOr<v1::RuleSettings> ParseRule(const std::string& text);
 
 // Puts `rule` in place of the settings of the same rule, or adds it.
 void MergeRule(const v1::RuleSettings& rule,
                google::protobuf::RepeatedPtrField<v1::RuleSettings>* rules);
+
+// "NAME: EXPRESSION" or "NAME,severity=crit,warmup=0,cooldown=10: EXPRESSION": a rule of the job's
+// own. What the expression may say is the server's business.
+absl::StatusOr<v1::CustomRule> ParseCustomRule(const std::string& text);
+
+// Puts `rule` in place of the one of the same name, or adds it.
+void MergeCustomRule(const v1::CustomRule& rule,
+                     google::protobuf::RepeatedPtrField<v1::CustomRule>* rules);
 
 // "key=value" into the map. INVALID_ARGUMENT without "=".
 absl::Status ParseLabel(const std::string& text,

@@ -1,4 +1,6 @@
 // list, get, pause, resume, cancel, update, delete.
+#include <algorithm>
+#include <limits>
 #include <memory>
 #include <utility>
 
@@ -9,6 +11,7 @@
 #include "client/cli/commands.h"
 #include "client/cli/describe.h"
 #include "client/cli/exit_code.h"
+#include "client/cli/interventions.h"
 #include "client/cli/job_flags.h"
 
 namespace gradwatch::cli {
@@ -95,12 +98,42 @@ struct UpdateFlags {
   ClipFlags clip;
   std::string learning_rate;
   std::string steps;
+  std::string truncation;
+  std::string statistics;
+  std::string author;
   std::string name;
   bool name_given = false;
   std::vector<std::string> labels;
   std::vector<std::string> removed_labels;
   std::vector<std::string> rules;
+  std::vector<std::string> custom_rules;
+  std::vector<std::string> removed_custom_rules;
+
+  // Whether something changes that the server replaces as a whole.
+  bool merges() const {
+    return !labels.empty() || !removed_labels.empty() || !rules.empty() || !custom_rules.empty() ||
+           !removed_custom_rules.empty();
+  }
 };
+
+absl::Status MergeCustomRules(const UpdateFlags& flags,
+                              google::protobuf::RepeatedPtrField<v1::CustomRule>* rules) {
+  for (const std::string& name : flags.removed_custom_rules) {
+    const auto found = std::find_if(rules->begin(), rules->end(),
+                                    [&](const auto& rule) { return rule.name() == name; });
+    if (found == rules->end()) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("--remove-custom-rule: the job has no rule '", name, "'"));
+    }
+    rules->erase(found);
+  }
+  for (const std::string& text : flags.custom_rules) {
+    const absl::StatusOr<v1::CustomRule> rule = ParseCustomRule(text);
+    if (!rule.ok()) return rule.status();
+    MergeCustomRule(*rule, rules);
+  }
+  return absl::OkStatus();
+}
 
 // Labels and rules are replaced as a whole by the server, so they start from what the job has; its
 // etag makes sure that nobody changed them meanwhile.
@@ -131,7 +164,10 @@ absl::Status MergeIntoCurrent(const UpdateFlags& flags, client::Client* client,
     }
     request->mutable_update_mask()->add_paths("rules");
   }
-  return absl::OkStatus();
+  if (flags.custom_rules.empty() && flags.removed_custom_rules.empty()) return absl::OkStatus();
+  *request->mutable_job()->mutable_custom_rules() = current->custom_rules();
+  request->mutable_update_mask()->add_paths("custom_rules");
+  return MergeCustomRules(flags, request->mutable_job()->mutable_custom_rules());
 }
 
 absl::StatusOr<v1::UpdateJobRequest> UpdateRequest(const UpdateFlags& flags,
@@ -158,18 +194,35 @@ absl::StatusOr<v1::UpdateJobRequest> UpdateRequest(const UpdateFlags& flags,
     job->mutable_training()->set_step_limit(steps);
     mask->add_paths("training.step_limit");
   }
+  if (!flags.truncation.empty()) {
+    if (flags.truncation != "none") {
+      int64_t truncation = 0;
+      if (absl::Status status = Into(&truncation)(flags.truncation); !status.ok()) return status;
+      job->mutable_training()->set_truncation(static_cast<int32_t>(std::clamp<int64_t>(
+          truncation, std::numeric_limits<int32_t>::min(), std::numeric_limits<int32_t>::max())));
+    }
+    mask->add_paths("training.truncation");
+  }
+  if (!flags.statistics.empty()) {
+    v1::StatisticsLevel level = v1::STATISTICS_LEVEL_UNSPECIFIED;
+    v1::StatisticsLevel_Parse(
+        absl::StrCat("STATISTICS_LEVEL_", absl::AsciiStrToUpper(flags.statistics)), &level);
+    job->set_statistics_level(level);
+    mask->add_paths("statistics_level");
+  }
   if (flags.name_given) {
     job->set_display_name(flags.name);
     mask->add_paths("display_name");
   }
-  if (!flags.labels.empty() || !flags.removed_labels.empty() || !flags.rules.empty()) {
+  if (flags.merges()) {
     if (absl::Status status = MergeIntoCurrent(flags, client, &request); !status.ok()) {
       return status;
     }
   }
   if (mask->paths().empty()) {
     return absl::InvalidArgumentError(
-        "nothing to change: give --clip, --lr, --steps, --name, --label or --rule");
+        "nothing to change: give --clip, --lr, --steps, --truncation, --stats, --name, --label, "
+        "--rule or --custom-rule");
   }
   return request;
 }
@@ -275,8 +328,10 @@ Command UpdateCommand() {
       .purpose = "Change settings of a job, also while it runs.",
       .description =
           "Applied between two steps, all or nothing; the answer says from which step "
-          "on. Any --clip flag replaces all policies that the job had.",
+          "on. Any --clip flag replaces all policies that the job had. gradwatch interventions "
+          "lists what was changed, when and by whom.",
       .examples = {"update my-job --clip 0.5", "update my-job --clip none --lr 0.01",
+                   "update my-job --truncation 20 --stats full --author ann",
                    "update my-job --rule EXPLODING_ABS:threshold=500 --label owner=ann"},
       .flags = {JobArgument(&flags->job)}};
   for (Flag& flag : FlagsOf(&flags->clip)) {
@@ -294,6 +349,23 @@ Command UpdateCommand() {
                          .help = "Step limit, not below the steps done.",
                          .field = "training.step_limit",
                          .set = Into(&flags->steps)},
+                         {.names = "--truncation",
+                         .value = "K|none",
+                         .help = "The gradient goes back at most so many time steps; none: through "
+                                 "all.",
+                         .field = "training.truncation",
+                         .set = Into(&flags->truncation)},
+                         {.names = "--stats",
+                         .value = "LEVEL",
+                         .help = "What is measured at each step: off, basic or full.",
+                         .field = "statistics_level",
+                         .set = OneOf({"off", "basic", "full"}, &flags->statistics)},
+                         {.names = "--author",
+                         .value = "NAME",
+                         .help = "Who changes it, for the list of interventions.",
+                         .default_text = "$USER",
+                         .field = "author",
+                         .set = Into(&flags->author)},
                          {.names = "--name",
                          .value = "TEXT",
                          .help = "Name for people.",
@@ -319,14 +391,32 @@ Command UpdateCommand() {
                          .help = "Settings of an alert rule, as in submit; may be repeated.",
                          .field = "rules",
                          .repeated = true,
-                         .set = Into(&flags->rules)}}) {
+                         .set = Into(&flags->rules)},
+                         {.names = "--custom-rule",
+                         .value = "NAME: EXPRESSION",
+                         .help = "Add or replace a rule of the job's own, as in submit; may be "
+                                 "repeated.",
+                         .field = "custom_rules",
+                         .repeated = true,
+                         .set = Into(&flags->custom_rules)},
+                         {.names = "--remove-custom-rule",
+                         .value = "NAME",
+                         .help = "Remove a rule of the job's own; may be repeated.",
+                         .repeated = true,
+                         .set = Into(&flags->removed_custom_rules)}}) {
     command.flags.push_back(std::move(flag));
   }
   command.run = [flags](Session* session) -> absl::StatusOr<int> {
     const absl::StatusOr<client::Client*> client = session->Connect();
     if (!client.ok()) return client.status();
-    const absl::StatusOr<v1::UpdateJobRequest> request = UpdateRequest(*flags, *client);
+    absl::StatusOr<v1::UpdateJobRequest> request = UpdateRequest(*flags, *client);
     if (!request.ok()) return request.status();
+    const auto user = session->environment().variables.find("USER");
+    if (!flags->author.empty()) {
+      request->set_author(flags->author);
+    } else if (user != session->environment().variables.end()) {
+      request->set_author(user->second);
+    }
     const absl::StatusOr<v1::UpdateJobResponse> response = (*client)->UpdateJob(*request);
     if (!response.ok()) return response.status();
     if (session->json()) {
@@ -337,8 +427,11 @@ Command UpdateCommand() {
                    << (response->pending() ? ": will be applied at the next step boundary"
                        : response->has_effective_step()
                            ? absl::StrCat(" from step ", response->effective_step(), " on")
-                           : "")
-                   << "\n";
+                           : "");
+    if (response->has_intervention()) {
+      session->out() << ": " << DescribeIntervention(response->intervention());
+    }
+    session->out() << "\n";
     return kOk;
   };
   return command;

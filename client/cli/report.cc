@@ -40,6 +40,20 @@ void AddRange(const v1::Range& later, v1::Range* range) {
   AddToRange(later.minimum(), later.maximum(), later.mean(), later.last(), later.count(), range);
 }
 
+void AddToShadow(int shadow, int64_t clipped, v1::FoldedStats* bucket) {
+  while (bucket->shadow_clipped_steps_size() <= shadow) bucket->add_shadow_clipped_steps(0);
+  bucket->set_shadow_clipped_steps(shadow, bucket->shadow_clipped_steps(shadow) + clipped);
+}
+
+// The share of the steps that each shadow clip would have clipped.
+std::vector<double> ShadowRatesOf(const v1::FoldedStats& steps) {
+  std::vector<double> rates;
+  for (const int64_t clipped : steps.shadow_clipped_steps()) {
+    rates.push_back(static_cast<double>(clipped) / static_cast<double>(steps.count()));
+  }
+  return rates;
+}
+
 // Absent ("-") when nothing was measured, "NaN" when something was and nothing of it is finite.
 std::string Cell(const v1::Range& range, double value, const v1::FoldedStats& steps) {
   if (range.count() > 0) return FormatNumber(value);
@@ -137,6 +151,9 @@ void AddStep(const v1::StepStats& step, v1::FoldedStats* bucket) {
   }
   if (step.clipped()) bucket->set_clipped_steps(bucket->clipped_steps() + 1);
   if (step.skipped()) bucket->set_skipped_steps(bucket->skipped_steps() + 1);
+  for (int i = 0; i < step.shadow_reports_size(); ++i) {
+    AddToShadow(i, step.shadow_reports(i).clipped() ? 1 : 0, bucket);
+  }
   const bool finite = std::isfinite(step.loss()) && std::isfinite(step.norm_before()) &&
                       step.nonfinite_count() == 0 && !step.has_nonfinite_origin();
   if (!finite) bucket->set_nonfinite_steps(bucket->nonfinite_steps() + 1);
@@ -154,6 +171,9 @@ void AddBucket(const v1::FoldedStats& later, v1::FoldedStats* bucket) {
   bucket->set_clipped_steps(bucket->clipped_steps() + later.clipped_steps());
   bucket->set_skipped_steps(bucket->skipped_steps() + later.skipped_steps());
   bucket->set_nonfinite_steps(bucket->nonfinite_steps() + later.nonfinite_steps());
+  for (int i = 0; i < later.shadow_clipped_steps_size(); ++i) {
+    AddToShadow(i, later.shadow_clipped_steps(i), bucket);
+  }
 }
 
 std::optional<Report> ReportMaker::Add(const v1::StreamStatsResponse& message) {
@@ -305,6 +325,9 @@ std::vector<std::string> LiveView(const v1::Job& job, const std::vector<Report>&
     absl::StrAppend(&rest, "  ", steps.nonfinite_steps(), " steps not finite");
   }
   lines.push_back(rest);
+  if (const auto rates = ShadowRatesOf(steps); !rates.empty()) {
+    lines.push_back(absl::StrCat("shadow clips would have clipped ", DescribeShadows(job, rates)));
+  }
   return lines;
 }
 
@@ -332,6 +355,10 @@ std::string OutcomeLine(const v1::Job& job) {
   if (job.alerts_firing() > 0) {
     absl::StrAppend(&text, ", ", job.alerts_firing(),
                     job.alerts_firing() == 1 ? " alert firing" : " alerts firing");
+  }
+  if (job.shadow_summaries_size() > 0) {
+    absl::StrAppend(&text, "\n  shadow clips would have clipped ",
+                    DescribeShadows(job, ShadowRates(job)));
   }
   if (job.has_failure()) absl::StrAppend(&text, "\n  ", DescribeFailure(job.failure()));
   return text;

@@ -1,4 +1,4 @@
-// compare, export, download, generate: what came of jobs.
+// report, compare, export, download, generate: what came of jobs.
 #include <algorithm>
 #include <memory>
 #include <optional>
@@ -10,6 +10,9 @@
 #include "client/cli/compare.h"
 #include "client/cli/csv.h"
 #include "client/cli/exit_code.h"
+#include "client/cli/fetch_facts.h"
+#include "client/cli/html_report.h"
+#include "client/cli/markdown_report.h"
 #include "client/cli/output_file.h"
 #include "client/cli/text.h"
 #include "google/protobuf/util/json_util.h"
@@ -29,19 +32,6 @@ absl::StatusOr<v1::QueryStatsResponse> FetchHistory(client::Client* client, cons
   request.set_name(name);
   request.set_points(points);
   return client->QueryStats(request);
-}
-
-absl::StatusOr<JobSummary> Summarise(client::Client* client, const std::string& name) {
-  // Enough buckets to tell the end from the beginning.
-  constexpr int kBuckets = 20;
-  constexpr size_t kAlertsMax = 1000;
-  absl::StatusOr<v1::Job> job = FetchJob(client, name);
-  if (!job.ok()) return job.status();
-  absl::StatusOr<v1::QueryStatsResponse> history = FetchHistory(client, name, kBuckets);
-  if (!history.ok()) return history.status();
-  absl::StatusOr<std::vector<v1::Alert>> alerts = AllAlerts(client, name, kAlertsMax);
-  if (!alerts.ok()) return alerts.status();
-  return JobSummary{*std::move(job), *std::move(history), *std::move(alerts)};
 }
 
 absl::StatusOr<int> Compare(const std::vector<std::string>& jobs, Session* session) {
@@ -165,6 +155,35 @@ absl::StatusOr<int> Export(const ExportFlags& flags, Session* session) {
   return kOk;
 }
 
+// --- report ---
+
+struct ReportFlags {
+  std::string job;
+  std::string output;
+  bool markdown = false;
+};
+
+absl::StatusOr<int> WriteReport(const ReportFlags& flags, Session* session) {
+  const absl::StatusOr<client::Client*> client = session->Connect();
+  if (!client.ok()) return client.status();
+  const std::string name = JobName(flags.job);
+  absl::StatusOr<RunFacts> facts = FetchRunFacts(*client, name);
+  if (!facts.ok()) return facts.status();
+  facts->server_address = session->options().client.server;
+  facts->now = absl::Now();
+  const std::string path = flags.output.empty()
+                               ? absl::StrCat(IdOf(name), flags.markdown ? ".md" : ".html")
+                               : flags.output;
+  absl::StatusOr<std::unique_ptr<Sink>> sink = Sink::Open(path, session);
+  if (!sink.ok()) return sink.status();
+  absl::Status status =
+      (*sink)->Write(flags.markdown ? MarkdownReport(*facts) : HtmlReport(*facts));
+  if (status.ok()) status = (*sink)->Commit();
+  if (!status.ok()) return status;
+  if (path != "-") session->out() << path << "\n";
+  return kOk;
+}
+
 // --- download ---
 
 absl::StatusOr<int> Download(const std::string& job, const std::string& wanted_path,
@@ -205,6 +224,19 @@ absl::StatusOr<int> Download(const std::string& job, const std::string& wanted_p
 
 }  // namespace
 
+absl::StatusOr<JobSummary> Summarise(client::Client* client, const std::string& name) {
+  // Enough buckets to tell the end from the beginning.
+  constexpr int kBuckets = 20;
+  constexpr size_t kAlertsMax = 1000;
+  absl::StatusOr<v1::Job> job = FetchJob(client, name);
+  if (!job.ok()) return job.status();
+  absl::StatusOr<v1::QueryStatsResponse> history = FetchHistory(client, name, kBuckets);
+  if (!history.ok()) return history.status();
+  absl::StatusOr<std::vector<v1::Alert>> alerts = AllAlerts(client, name, kAlertsMax);
+  if (!alerts.ok()) return alerts.status();
+  return JobSummary{*std::move(job), *std::move(history), *std::move(alerts)};
+}
+
 Command CompareCommand() {
   const auto jobs = std::make_shared<std::vector<std::string>>();
   Command command{.name = "compare",
@@ -220,6 +252,34 @@ Command CompareCommand() {
                              .repeated = true,
                              .set = Into(jobs.get())}}};
   command.run = [jobs](Session* session) { return Compare(*jobs, session); };
+  return command;
+}
+
+Command ReportCommand() {
+  const auto flags = std::make_shared<ReportFlags>();
+  Command command{
+      .name = "report",
+      .purpose = "Write a report of one job as a page with pictures, or as Markdown.",
+      .description =
+          "What ran and what became of it in plain words; loss and gradient norms with alerts and "
+          "clipped steps marked; the gradient over training step and lag (for jobs with --stats "
+          "full), its growth factor and horizon; clip rate and distribution of the norm; alerts "
+          "with their advice; settings, build and data. The page is one file that opens without a "
+          "network and prints well. Works on running jobs too. The file's path is printed on "
+          "standard output. In the terminal, gradwatch watch JOB shows the course of a job.",
+      .examples = {"report my-job", "report my-job --output my-job.html",
+                   "report my-job --markdown --output - | less"},
+      .flags = {JobArgument(&flags->job),
+                {.names = "--output",
+                 .value = "FILE",
+                 .help = "Where to write, - for standard output; the file appears when it is "
+                         "complete.",
+                 .default_text = "JOB.html, with --markdown JOB.md",
+                 .set = Into(&flags->output)},
+                {.names = "--markdown",
+                 .help = "Markdown with tables instead of a page with pictures.",
+                 .set = Into(&flags->markdown)}}};
+  command.run = [flags](Session* session) { return WriteReport(*flags, session); };
   return command;
 }
 

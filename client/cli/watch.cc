@@ -9,6 +9,7 @@
 #include "client/cli/commands.h"
 #include "client/cli/describe.h"
 #include "client/cli/exit_code.h"
+#include "client/cli/interventions.h"
 #include "client/cli/report.h"
 #include "client/cli/text.h"
 
@@ -173,6 +174,7 @@ class Watcher {
                                : (live ? kHistoryLines : kReplayLines));
     if (!history.ok()) return history.status();
     *next_step = history->newest_step() + 1;
+    for (const v1::FoldedStats& bucket : history->buckets()) ShowInterventions(bucket);
     for (const Report& report : ReportsOf(*history)) Show(report);
     return absl::OkStatus();
   }
@@ -188,6 +190,8 @@ class Watcher {
         session_->Note(absl::StrCat(message.dropped_before(), " steps were dropped on the way"));
       }
       if (absl::Status status = Ask(message, &maker); !status.ok()) return status;
+      ShowInterventions(message.folded());
+      for (const v1::StepStats& step : message.steps()) ShowInterventions(step);
       for (const Report& report : ReportsIn(message, &maker)) Show(report);
       if (message.has_final_job()) job_ = message.final_job();
     }
@@ -242,6 +246,19 @@ class Watcher {
     session_->out() << (report.steps.nonfinite_steps() > 0 ? session_->Paint(Color::kRed, line)
                                                            : line)
                     << std::endl;
+  }
+
+  // Of a step, or of steps that were folded.
+  template <typename Stats>
+  void ShowInterventions(const Stats& stats) {
+    for (const v1::Intervention& intervention : stats.interventions()) {
+      EraseView();
+      const auto width = static_cast<size_t>(std::clamp(session_->environment().columns, 60, 120));
+      session_->out() << session_->Paint(
+                             Color::kBold,
+                             Wrap(absl::StrCat("* ", InterventionLine(intervention)), width, 4))
+                      << std::endl;
+    }
   }
 
   void ShowState() {

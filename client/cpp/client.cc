@@ -40,8 +40,11 @@ constexpr char kServiceConfig[] = R"({"methodConfig": [{
     {"service": "gradwatch.v1.JobService", "method": "GetJob"},
     {"service": "gradwatch.v1.JobService", "method": "ListJobs"},
     {"service": "gradwatch.v1.StatsService", "method": "QueryStats"},
+    {"service": "gradwatch.v1.StatsService", "method": "GetClipAdvice"},
     {"service": "gradwatch.v1.AlertService", "method": "ListAlerts"},
     {"service": "gradwatch.v1.AlertService", "method": "ListRules"},
+    {"service": "gradwatch.v1.AlertService", "method": "ListSilences"},
+    {"service": "gradwatch.v1.AlertService", "method": "EvaluateRules"},
     {"service": "gradwatch.v1.DatasetService", "method": "GetDataset"},
     {"service": "gradwatch.v1.DatasetService", "method": "ListDatasets"}],
   "retryPolicy": {"maxAttempts": 3, "initialBackoff": "0.1s", "maxBackoff": "1s",
@@ -267,6 +270,13 @@ class GrpcClient : public Client {
   absl::StatusOr<v1::JobActionResponse> CancelJob(const v1::CancelJobRequest& request) override {
     return Unary(&jobs_, &Jobs::CancelJob, request);
   }
+  absl::StatusOr<v1::JobActionResponse> AdvanceJob(const v1::AdvanceJobRequest& request) override {
+    return Unary(&jobs_, &Jobs::AdvanceJob, request);
+  }
+  absl::StatusOr<v1::ListInterventionsResponse> ListInterventions(
+      const v1::ListInterventionsRequest& request) override {
+    return Unary(&jobs_, &Jobs::ListInterventions, request);
+  }
   absl::StatusOr<v1::CheckGradientsResponse> CheckGradients(
       const v1::CheckGradientsRequest& request) override {
     return Unary(&jobs_, &Jobs::CheckGradients, request);
@@ -283,6 +293,9 @@ class GrpcClient : public Client {
 
   absl::StatusOr<v1::QueryStatsResponse> QueryStats(const v1::QueryStatsRequest& request) override {
     return Unary(&stats_, &Stats::QueryStats, request);
+  }
+  absl::StatusOr<v1::ClipAdvice> GetClipAdvice(const v1::GetClipAdviceRequest& request) override {
+    return Unary(&stats_, &Stats::GetClipAdvice, request);
   }
   std::unique_ptr<StatsReader> StreamStats(const v1::StreamStatsRequest& request,
                                            const StreamOptions& options) override {
@@ -301,6 +314,23 @@ class GrpcClient : public Client {
   }
   absl::StatusOr<v1::ListRulesResponse> ListRules(const v1::ListRulesRequest& request) override {
     return Unary(&alerts_, &Alerts::ListRules, request);
+  }
+  absl::StatusOr<v1::Alert> AcknowledgeAlert(const v1::AcknowledgeAlertRequest& request) override {
+    return Unary(&alerts_, &Alerts::AcknowledgeAlert, request);
+  }
+  absl::StatusOr<v1::Silence> SilenceRule(const v1::SilenceRuleRequest& request) override {
+    return Unary(&alerts_, &Alerts::SilenceRule, request);
+  }
+  absl::StatusOr<v1::ListSilencesResponse> ListSilences(
+      const v1::ListSilencesRequest& request) override {
+    return Unary(&alerts_, &Alerts::ListSilences, request);
+  }
+  absl::Status DeleteSilence(const v1::DeleteSilenceRequest& request) override {
+    return Unary(&alerts_, &Alerts::DeleteSilence, request).status();
+  }
+  absl::StatusOr<v1::EvaluateRulesResponse> EvaluateRules(
+      const v1::EvaluateRulesRequest& request) override {
+    return Unary(&alerts_, &Alerts::EvaluateRules, request);
   }
   std::unique_ptr<AlertReader> WatchAlerts(const v1::WatchAlertsRequest& request,
                                            const StreamOptions& options) override {

@@ -102,6 +102,10 @@ class Client {
   virtual absl::StatusOr<v1::JobActionResponse> PauseJob(const v1::PauseJobRequest& request) = 0;
   virtual absl::StatusOr<v1::JobActionResponse> ResumeJob(const v1::ResumeJobRequest& request) = 0;
   virtual absl::StatusOr<v1::JobActionResponse> CancelJob(const v1::CancelJobRequest& request) = 0;
+  virtual absl::StatusOr<v1::JobActionResponse> AdvanceJob(
+      const v1::AdvanceJobRequest& request) = 0;
+  virtual absl::StatusOr<v1::ListInterventionsResponse> ListInterventions(
+      const v1::ListInterventionsRequest& request) = 0;
   virtual absl::StatusOr<v1::CheckGradientsResponse> CheckGradients(
       const v1::CheckGradientsRequest& request) = 0;
   // Resumes with the job as it is then.
@@ -111,6 +115,7 @@ class Client {
   // Statistics. The stream resumes with the step after the last one that was read.
   virtual absl::StatusOr<v1::QueryStatsResponse> QueryStats(
       const v1::QueryStatsRequest& request) = 0;
+  virtual absl::StatusOr<v1::ClipAdvice> GetClipAdvice(const v1::GetClipAdviceRequest& request) = 0;
   virtual std::unique_ptr<StatsReader> StreamStats(const v1::StreamStatsRequest& request,
                                                    const StreamOptions& options) = 0;
 
@@ -118,6 +123,14 @@ class Client {
   virtual absl::StatusOr<v1::ListAlertsResponse> ListAlerts(
       const v1::ListAlertsRequest& request) = 0;
   virtual absl::StatusOr<v1::ListRulesResponse> ListRules(const v1::ListRulesRequest& request) = 0;
+  virtual absl::StatusOr<v1::Alert> AcknowledgeAlert(
+      const v1::AcknowledgeAlertRequest& request) = 0;
+  virtual absl::StatusOr<v1::Silence> SilenceRule(const v1::SilenceRuleRequest& request) = 0;
+  virtual absl::StatusOr<v1::ListSilencesResponse> ListSilences(
+      const v1::ListSilencesRequest& request) = 0;
+  virtual absl::Status DeleteSilence(const v1::DeleteSilenceRequest& request) = 0;
+  virtual absl::StatusOr<v1::EvaluateRulesResponse> EvaluateRules(
+      const v1::EvaluateRulesRequest& request) = 0;
   virtual std::unique_ptr<AlertReader> WatchAlerts(const v1::WatchAlertsRequest& request,
                                                    const StreamOptions& options) = 0;
 

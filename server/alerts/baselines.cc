@@ -4,6 +4,8 @@
 #include <cmath>
 #include <cstddef>
 
+#include "absl/container/inlined_vector.h"
+
 namespace gradwatch::alerts {
 
 bool IsNonFinite(const v1::StepStats& stats) {
@@ -11,32 +13,111 @@ bool IsNonFinite(const v1::StepStats& stats) {
          stats.nonfinite_count() > 0 || stats.has_nonfinite_origin() || stats.skipped();
 }
 
-void Baselines::Observe(const v1::StepStats& stats) {
+// --- SpikeWatch.
+
+void SpikeWatch::Observe(double value) {
+  // A window that held the value itself would hide how far it stands out.
+  Score& score = scores_[static_cast<size_t>(next_)];
+  score = {};
+  if (values_.size() >= kSpikeSamplesMin && value > 0.0) {
+    score.over_median = value / values_.median();
+    // What does not stand out by its size needs no score; that saves most steps the search.
+    if (score.over_median > 1.0) score.z = values_.RobustZ(value);
+  }
+  next_ = (next_ + 1) % kSpikeWindow;
+  values_.Add(value);
+}
+
+const Score& SpikeWatch::latest() const {
+  return scores_[static_cast<size_t>((next_ + kSpikeWindow - 1) % kSpikeWindow)];
+}
+
+Score SpikeWatch::largest() const {
+  Score largest = scores_[0];
+  for (const Score& score : scores_) {
+    largest.z = std::max(largest.z, score.z);
+    largest.over_median = std::max(largest.over_median, score.over_median);
+  }
+  return largest;
+}
+
+int SpikeWatch::Count(double z, double over_median) const {
+  int count = 0;
+  for (const Score& score : scores_) {
+    count += score.z > z && score.over_median > over_median ? 1 : 0;
+  }
+  return count;
+}
+
+void SpikeWatch::SaveState(stats::StateWriter* writer) const {
+  values_.SaveState(writer);
+  for (const Score& score : scores_) {
+    writer->Double(score.z);
+    writer->Double(score.over_median);
+  }
+  writer->Int(next_);
+}
+
+void SpikeWatch::LoadState(stats::StateReader* reader) {
+  values_.LoadState(reader);
+  for (Score& score : scores_) {
+    score.z = reader->Double();
+    score.over_median = reader->Double();
+  }
+  const int64_t next = reader->Int();
+  if (next < 0 || next >= kSpikeWindow) reader->Fail();
+  next_ = reader->ok() ? static_cast<int>(next) : 0;
+}
+
+// --- Baselines.
+
+void Baselines::Observe(const v1::StepStats& stats, const Layout& layout) {
   if (IsNonFinite(stats)) {
     ++nonfinite_in_a_row;
     return;
   }
   nonfinite_in_a_row = 0;
-
-  if (!first_loss) first_loss = stats.loss();
-  loss_ema.Add(stats.loss());
-  best_loss_ema = std::min(best_loss_ema, loss_ema.value());
-
-  // A window that held the norm itself would hide how far it stands out.
-  NormScore& score = scores[static_cast<size_t>(score_next)];
-  score = {};
-  if (norms.size() >= kNormSamplesMin && stats.norm_before() > 0.0) {
-    score.z = norms.RobustZ(stats.norm_before());
-    score.over_median = stats.norm_before() / norms.median();
-  }
-  score_next = (score_next + 1) % kSpikeWindow;
-  norms.Add(stats.norm_before());
-
+  ObserveLoss(stats.loss());
+  ObserveNorm(stats);
+  ObserveTensors(stats, layout);
   if (stats.has_growth()) log_growth.Add(std::log(stats.growth().growth_factor()));
 }
 
-const NormScore& Baselines::latest_score() const {
-  return scores[static_cast<size_t>((score_next + kSpikeWindow - 1) % kSpikeWindow)];
+void Baselines::ObserveLoss(double loss) {
+  if (!first_loss) first_loss = loss;
+  loss_ema.Add(loss);
+  best_loss_ema = std::min(best_loss_ema, loss_ema.value());
+  if (recent_losses.full()) earlier_losses.Add(recent_losses.oldest());
+  recent_losses.Add(loss);
+}
+
+void Baselines::ObserveNorm(const v1::StepStats& stats) {
+  norms.Observe(stats.norm_before());
+  spiked.Add(norms.latest().z > kNormZ && norms.latest().over_median > kNormOverMedian);
+  clipped.Add(stats.clipped());
+  if (stats.has_clip_coefficient()) clip_coefficients.Add(stats.clip_coefficient());
+  if (stats.has_update_norm() && stats.learning_rate() > 0.0) {
+    updates.Observe(stats.update_norm() / stats.learning_rate());
+  }
+}
+
+void Baselines::ObserveTensors(const v1::StepStats& stats, const Layout& layout) {
+  const auto count = static_cast<size_t>(stats.tensors_size());
+  if (weights.empty()) weights.resize(count);
+  absl::InlinedVector<double, 16> ratios;
+  for (size_t i = 0; i < std::min(count, weights.size()); ++i) {
+    const v1::TensorStats& tensor = stats.tensors(static_cast<int>(i));
+    WeightNorm& norm = weights[i];
+    if (norm.first == 0.0) norm.first = norm.latest = tensor.weight_norm();
+    norm.previous = norm.latest;
+    norm.latest = tensor.weight_norm();
+    const bool is_matrix = i < layout.is_matrix.size() && layout.is_matrix[i];
+    if (is_matrix && tensor.has_update_ratio()) ratios.push_back(tensor.update_ratio());
+  }
+  if (ratios.empty()) return;
+  const auto middle = ratios.begin() + std::ssize(ratios) / 2;
+  std::nth_element(ratios.begin(), middle, ratios.end());
+  if (*middle > 0.0) log_update_ratio.Add(std::log(*middle));
 }
 
 void Baselines::SaveState(stats::StateWriter* writer) const {
@@ -45,13 +126,21 @@ void Baselines::SaveState(stats::StateWriter* writer) const {
   writer->Double(first_loss.value_or(0.0));
   loss_ema.SaveState(writer);
   writer->Double(best_loss_ema);
+  recent_losses.SaveState(writer);
+  earlier_losses.SaveState(writer);
   norms.SaveState(writer);
-  for (const NormScore& score : scores) {
-    writer->Double(score.z);
-    writer->Double(score.over_median);
-  }
-  writer->Int(score_next);
+  updates.SaveState(writer);
+  clipped.SaveState(writer);
+  spiked.SaveState(writer);
+  clip_coefficients.SaveState(writer);
   log_growth.SaveState(writer);
+  log_update_ratio.SaveState(writer);
+  writer->Int(std::ssize(weights));
+  for (const WeightNorm& norm : weights) {
+    writer->Double(norm.first);
+    writer->Double(norm.previous);
+    writer->Double(norm.latest);
+  }
 }
 
 void Baselines::LoadState(stats::StateReader* reader) {
@@ -61,15 +150,23 @@ void Baselines::LoadState(stats::StateReader* reader) {
   first_loss = has_first_loss ? std::optional<double>(loss) : std::nullopt;
   loss_ema.LoadState(reader);
   best_loss_ema = reader->Double();
+  recent_losses.LoadState(reader);
+  earlier_losses.LoadState(reader);
   norms.LoadState(reader);
-  for (NormScore& score : scores) {
-    score.z = reader->Double();
-    score.over_median = reader->Double();
-  }
-  const int64_t next = reader->Int();
-  if (next < 0 || next >= kSpikeWindow) reader->Fail();
-  score_next = reader->ok() ? static_cast<int>(next) : 0;
+  updates.LoadState(reader);
+  clipped.LoadState(reader);
+  spiked.LoadState(reader);
+  clip_coefficients.LoadState(reader);
   log_growth.LoadState(reader);
+  log_update_ratio.LoadState(reader);
+  const int64_t tensors = reader->Int();
+  weights.clear();
+  for (int64_t i = 0; i < tensors && reader->ok(); ++i) {
+    WeightNorm& norm = weights.emplace_back();
+    norm.first = reader->Double();
+    norm.previous = reader->Double();
+    norm.latest = reader->Double();
+  }
 }
 
 }  // namespace gradwatch::alerts

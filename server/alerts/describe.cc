@@ -6,25 +6,12 @@
 #include <string>
 
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_format.h"
-#include "absl/strings/string_view.h"
-#include "absl/strings/strip.h"
+#include "server/alerts/advice.h"
 #include "server/alerts/observe.h"
 #include "server/alerts/thresholds.h"
 
 namespace gradwatch::alerts {
 namespace {
-
-// A number as people read it: four significant digits.
-std::string Number(double value) { return absl::StrFormat("%.4g", value); }
-
-absl::string_view JobId(const v1::Job& job) { return absl::StripPrefix(job.name(), "jobs/"); }
-
-bool Clips(const v1::Job& job) { return !job.clipping().policies().empty(); }
-
-bool IsGated(const v1::Job& job) {
-  return job.model().cell() == v1::Model::CELL_GRU || job.model().cell() == v1::Model::CELL_LSTM;
-}
 
 // The parameter with the largest gradient norm, -1 below level BASIC.
 int LargestTensor(const v1::StepStats& stats) {
@@ -47,53 +34,6 @@ std::string RecurrentWeights(const Context& context) {
     }
   }
   return "";
-}
-
-// 1, 2 or 5 times a power of ten, not above `value`.
-double RoundDown(double value) {
-  const double power = std::pow(10.0, std::floor(std::log10(value)));
-  const double digit = value / power;
-  return (digit >= 5.0 ? 5.0 : digit >= 2.0 ? 2.0 : 1.0) * power;
-}
-
-// A first clip threshold for a run that explodes: the median of recent norms, never above 1, and
-// 1 while fewer than 100 norms were seen.
-double SuggestedMaxNorm(const Baselines& past) {
-  constexpr int kNormsNeeded = 100;
-  constexpr double kSmallest = 1e-6;
-  if (past.norms.size() < kNormsNeeded) return 1.0;
-  return std::max(kSmallest, RoundDown(std::min(1.0, past.norms.median())));
-}
-
-std::string ClipAdvice(const Context& context) {
-  const std::string limit = Number(SuggestedMaxNorm(context.baselines));
-  return absl::StrCat("set clipping.policies to global_norm with max_norm ", limit,
-                      " (gradwatch update ", JobId(context.job), " --clip ", limit, ")");
-}
-
-std::string LowerRateAdvice(const v1::Job& job) {
-  const double rate = job.optimizer().learning_rate();
-  const std::string half = Number(rate / 2);
-  return absl::StrCat("lower optimizer.learning_rate, for instance from ", Number(rate), " to ",
-                      half, " (gradwatch update ", JobId(job), " --lr ", half, ")");
-}
-
-// How a new job could start with recurrent weights that carry the gradient evenly.
-std::string RecurrentWeightsAdvice(const v1::Job& job) {
-  const v1::Initializer& init = job.model().initialization().recurrent_weights();
-  if (init.has_orthogonal_gain() && init.orthogonal_gain() != 1.0) {
-    return absl::StrCat("model.initialization.recurrent_weights.orthogonal_gain 1.0 instead of ",
-                        Number(init.orthogonal_gain()));
-  }
-  if (init.has_identity_scale() && init.identity_scale() != 1.0) {
-    return absl::StrCat("model.initialization.recurrent_weights.identity_scale 1.0 instead of ",
-                        Number(init.identity_scale()));
-  }
-  return "model.initialization.recurrent_weights.orthogonal_gain 1.0";
-}
-
-std::string GatedAdvice(const v1::Job& job) {
-  return IsGated(job) ? "" : ", or model.cell CELL_LSTM or CELL_GRU";
 }
 
 std::string LargestTensorText(const Context& context, std::string* name) {
@@ -185,18 +125,15 @@ Description DescribeLossDivergence(const Context& context, const Observation& se
 
 Description DescribeExplodingRel(const Context& context, const Observation& seen, int clause) {
   const Clause& z = seen.clauses[static_cast<size_t>(clause)];
-  const Baselines& past = context.baselines;
-  const auto spikes =
-      std::count_if(past.scores.begin(), past.scores.end(), [&z](const NormScore& score) {
-        return score.z > z.threshold && score.over_median > kNormOverMedian;
-      });
+  const SpikeWatch& norms = context.baselines.norms;
   Description text;
   const std::string largest = LargestTensorText(context, &text.tensor);
-  text.message = absl::StrCat(
-      spikes, " of the last ", kSpikeWindow, " steps had a gradient norm far above the recent ",
-      "median ", Number(past.norms.median()), " (robust z up to ", Number(z.value), ", limit ",
-      Number(z.threshold), "); ", Number(context.stats.norm_before()), " at step ",
-      context.stats.step(), largest, ".");
+  text.message =
+      absl::StrCat(norms.Count(z.threshold, context.settings.second_threshold), " of the last ",
+                   kSpikeWindow, " steps had a gradient norm far above the recent ", "median ",
+                   Number(norms.values().median()), " (robust z up to ", Number(z.value),
+                   ", limit ", Number(z.threshold), "); ", Number(context.stats.norm_before()),
+                   " at step ", context.stats.step(), largest, ".");
   text.advice =
       absl::StrCat(Clips(context.job)
                        ? absl::StrCat("Clipping bounds these steps. If the loss jumps with them, ",
@@ -243,14 +180,7 @@ Description DescribeVanishingThroughTime(const Context& context, const Observati
     absl::StrAppend(&text.message, " and is below 1e-30 from lag ", growth.underflow_at_lag());
   }
   text.message += ": what lies further back is hardly learnt, if at all.";
-  text.advice = "Clipping cannot help. For a new job, ";
-  if (context.job.model().cell() == v1::Model::CELL_LSTM) {
-    absl::StrAppend(&text.advice, "model.initialization.forget_gate_bias 1 or more, or ",
-                    RecurrentWeightsAdvice(context.job), ".");
-  } else {
-    absl::StrAppend(&text.advice, RecurrentWeightsAdvice(context.job), GatedAdvice(context.job),
-                    IsGated(context.job) ? "." : " with model.initialization.forget_gate_bias 1.");
-  }
+  text.advice = absl::StrCat("Clipping cannot help. ", VanishingAdvice(context.job));
   return text;
 }
 

@@ -14,7 +14,19 @@ Description DescribeExplodingRel(const Context& context, const Observation& seen
 Description DescribeRecurrentExpansion(const Context& context, const Observation& seen, int clause);
 Description DescribeVanishingThroughTime(const Context& context, const Observation& seen,
                                          int clause);
+Description DescribeVanishingAbs(const Context& context, const Observation& seen, int clause);
+Description DescribeDeadLayer(const Context& context, const Observation& seen, int clause);
+Description DescribeClipSaturated(const Context& context, const Observation& seen, int clause);
+Description DescribeLossPlateau(const Context& context, const Observation& seen, int clause);
+Description DescribeGatesStuck(const Context& context, const Observation& seen, int clause);
+Description DescribeDeadOrSaturatedUnits(const Context& context, const Observation& seen,
+                                         int clause);
+Description DescribeUpdateRatio(const Context& context, const Observation& seen, int clause);
 Description DescribeHiddenGrowth(const Context& context, const Observation& seen, int clause);
+Description DescribeWeightBlowup(const Context& context, const Observation& seen, int clause);
+Description DescribeStalledJob(const Context& context, const Observation& seen, int clause);
+Description DescribeClipTooLoose(const Context& context, const Observation& seen, int clause);
+Description DescribeUpdateSpike(const Context& context, const Observation& seen, int clause);
 
 }  // namespace gradwatch::alerts
 

@@ -104,30 +104,28 @@ Observation ObserveLossDivergence(const Context& context) {
   const double best = std::max(past.best_loss_ema, kBestFloorPart * first);
   const double limit = context.settings.threshold * first;
   seen.clauses[0] = {.holds = loss > limit, .value = loss, .threshold = limit};
-  seen.clauses[1] = {.holds = average > kEmaOverBest * best,
+  const double average_limit = context.settings.second_threshold * best;
+  seen.clauses[1] = {.holds = average > average_limit,
                      .value = average,
-                     .threshold = kEmaOverBest * best,
+                     .threshold = average_limit,
                      .for_factor = kEmaForFactor};
-  seen.clear = average < kEmaOverBestResolve * best && loss < limit;
+  seen.clear = average < kEmaOverBestResolvePart * average_limit && loss < limit;
   const bool relapse = !seen.clauses[0].holds && average < first;
   seen.severity = relapse ? v1::SEVERITY_WARN : v1::SEVERITY_CRIT;
   return seen;
 }
 
 Observation ObserveExplodingRel(const Context& context) {
-  const Baselines& past = context.baselines;
+  const SpikeWatch& norms = context.baselines.norms;
   const double limit = context.settings.threshold;
-  const auto is_spike = [limit](const NormScore& score) {
-    return score.z > limit && score.over_median > kNormOverMedian;
-  };
-  const auto spikes = std::count_if(past.scores.begin(), past.scores.end(), is_spike);
-  double largest = past.scores[0].z;
-  for (const NormScore& score : past.scores) largest = std::max(largest, score.z);
+  const double over_median = context.settings.second_threshold;
   Observation seen;
-  seen.known = past.norms.size() > kNormSamplesMin;
-  seen.clauses[0] = {
-      .holds = seen.known && spikes >= kSpikesNeeded, .value = largest, .threshold = limit};
-  seen.clear = !seen.holds() && !is_spike(past.latest_score());
+  seen.known = norms.scored();
+  seen.clauses[0] = {.holds = norms.Count(limit, over_median) >= kSpikesNeeded,
+                     .value = norms.largest().z,
+                     .threshold = limit};
+  const bool spike = norms.latest().z > limit && norms.latest().over_median > over_median;
+  seen.clear = !seen.holds() && !spike;
   seen.severity = v1::SEVERITY_WARN;
   return seen;
 }
@@ -138,13 +136,14 @@ Observation ObserveRecurrentExpansion(const Context& context) {
   if (!seen.known) return seen;
   const Trend trend = GrowthTrend(context);
   const double growth = std::pow(10.0, trend.log10_growth);
-  const double limit =
-      std::min(context.settings.threshold, std::pow(10.0, kExpansionDecades / trend.window));
+  const double limit = std::min(context.settings.threshold,
+                                std::pow(10.0, context.settings.second_threshold / trend.window));
   const double decades = trend.window * trend.log10_growth;
   seen.clauses[0] = {.holds = growth > limit, .value = growth, .threshold = limit};
   const double calm =
       std::min(kGrowthResolve, 1.0 + kGrowthResolvePart * (context.settings.threshold - 1.0));
-  seen.clear = growth < calm && decades < kExpansionDecadesResolve;
+  seen.clear =
+      growth < calm && decades < kExpansionDecadesResolvePart * context.settings.second_threshold;
   seen.severity = v1::SEVERITY_WARN;
   return seen;
 }
@@ -157,9 +156,13 @@ Observation ObserveVanishingThroughTime(const Context& context) {
   const double decades = trend.window * trend.log10_growth;
   const double limit = context.settings.threshold;
   const bool long_enough = trend.window >= kVanishingWindowMin;
-  seen.clauses[0] = {.holds = long_enough && decades < limit, .value = decades, .threshold = limit};
+  seen.clauses[0] = {.holds = long_enough && decades < limit,
+                     .value = decades,
+                     .threshold = limit,
+                     .smaller_is_worse = true};
   seen.clear = decades > limit * kVanishingResolvePart;
-  seen.severity = v1::SEVERITY_INFO;
+  seen.severity =
+      context.others.Fires(v1::RULE_ID_LOSS_PLATEAU) ? v1::SEVERITY_WARN : v1::SEVERITY_INFO;
   return seen;
 }
 
@@ -178,9 +181,10 @@ Observation ObserveHiddenGrowth(const Context& context) {
   for (const v1::LayerTimeStats& layer : context.stats.layers()) {
     largest = std::max(largest, layer.hidden_max_abs());
   }
+  const double largest_limit = context.settings.second_threshold;
   seen.clauses[1] = {
-      .holds = largest > kSurgeLargest, .value = largest, .threshold = kSurgeLargest};
-  seen.clear = largest < kSurgeLargest * kSurgeLargestResolvePart &&
+      .holds = largest > largest_limit, .value = largest, .threshold = largest_limit};
+  seen.clear = largest < largest_limit * kSurgeLargestResolvePart &&
                std::all_of(runs.begin(), runs.end(), [limit](const StateRun& run) {
                  return run.slope < limit * kSurgeSlopeResolvePart ||
                         run.rms_end < kSurgeRmsFloor * kSurgeRmsFloorResolvePart;

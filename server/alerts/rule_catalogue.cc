@@ -28,9 +28,13 @@ struct Row {
   std::string condition;
   v1::Severity severity;
   const char* statistics_level;
-  bool has_threshold;
+  // Where there is none: a range without anything in it.
   Range range;
+  Range second_range;
   Settings defaults;
+
+  bool has_threshold() const { return range.low < range.high; }
+  bool has_second_threshold() const { return second_range.low < second_range.high; }
 };
 
 std::string Text(double number) { return absl::StrFormat("%.4g", number); }
@@ -43,7 +47,7 @@ std::vector<Row> Rows() {
        "the step is not finite; the value is the number of such steps in a row",
        v1::SEVERITY_CRIT,
        "OFF",
-       false,
+       {},
        {},
        {.threshold = kNonFiniteSteps, .for_steps = 1, .resolve_steps = 20}},
       {v1::RULE_ID_EXPLODING_ABS,
@@ -52,21 +56,22 @@ std::vector<Row> Rows() {
        absl::StrCat("norm_before > threshold; resolves below ", Text(kNormResolvePart), " of it"),
        v1::SEVERITY_CRIT,
        "OFF",
-       true,
        {0.0, 1e30},
+       {},
        {.threshold = kNormLimit, .for_steps = 1, .resolve_steps = 50}},
       {v1::RULE_ID_LOSS_DIVERGENCE,
        "LOSS_DIVERGENCE",
        "The loss runs away; WARN for a relapse below the first loss, else CRIT.",
-       absl::StrCat("loss > threshold x first finite loss; or its moving average > ",
-                    Text(kEmaOverBest), " x the larger of its best and ",
-                    Text(100 * kBestFloorPart), " % of the first loss, ", kEmaForFactor,
-                    " times as long"),
+       absl::StrCat(
+           "loss > threshold x first finite loss; or its moving average > second_threshold x "
+           "the larger of its best and ",
+           Text(100 * kBestFloorPart), " % of the first loss, ", kEmaForFactor, " times as long"),
        v1::SEVERITY_CRIT,
        "OFF",
-       true,
        {1.0, 1e6},
+       {1.0 / kEmaOverBestResolvePart, 1e6},
        {.threshold = kLossOverFirst,
+        .second_threshold = kEmaOverBest,
         .warmup_steps = 1,
         .for_steps = 2,
         .resolve_steps = 50,
@@ -75,14 +80,15 @@ std::vector<Row> Rows() {
        "EXPLODING_REL",
        "The gradient norm is far above its own recent past, again and again.",
        absl::StrCat(kSpikesNeeded, " of the last ", kSpikeWindow,
-                    " steps with robust z of ln norm_before > threshold and norm_before > ",
-                    Text(kNormOverMedian), " x median, against the 128 norms before; from ",
-                    kNormSamplesMin, " norms on"),
+                    " steps with robust z of ln norm_before > threshold and norm_before > "
+                    "second_threshold x median, against the 128 norms before; from ",
+                    kSpikeSamplesMin, " norms on"),
        v1::SEVERITY_WARN,
        "OFF",
-       true,
        {0.0, 1000.0},
+       {1.0, 1e6},
        {.threshold = kNormZ,
+        .second_threshold = kNormOverMedian,
         .warmup_steps = 20,
         .for_steps = 1,
         .resolve_steps = 50,
@@ -90,29 +96,141 @@ std::vector<Row> Rows() {
       {v1::RULE_ID_RECURRENT_EXPANSION,
        "RECURRENT_EXPANSION",
        "The gradient grows backwards through time: an explosion is likely.",
-       absl::StrCat("moving average of the growth factor > threshold, or more than ",
-                    Text(kExpansionDecades), " decades over the back-propagated length"),
+       "moving average of the growth factor > threshold, or more than second_threshold decades "
+       "over "
+       "the back-propagated length",
        v1::SEVERITY_WARN,
        "BASIC",
-       true,
        {1.0, 10.0},
+       {0.0, 1000.0},
        {.threshold = kGrowthLimit,
+        .second_threshold = kExpansionDecades,
         .warmup_steps = 20,
         .for_steps = 20,
         .resolve_steps = 50,
         .cooldown_steps = 100}},
       {v1::RULE_ID_VANISHING_THROUGH_TIME,
        "VANISHING_THROUGH_TIME",
-       "The gradient fades before it reaches the start of the sequence.",
+       "The gradient fades before it reaches the start of the sequence; WARN when the loss stands "
+       "still, too.",
        absl::StrCat("decades over a back-propagated length of at least ", kVanishingWindowMin,
                     " time steps, from the growth factor's moving average, < threshold"),
-       v1::SEVERITY_INFO,
+       v1::SEVERITY_WARN,
        "BASIC",
-       true,
        {-1000.0, 0.0},
+       {},
        {.threshold = kVanishingDecades,
         .warmup_steps = 20,
         .for_steps = 100,
+        .resolve_steps = 50,
+        .cooldown_steps = 100}},
+      {v1::RULE_ID_VANISHING_ABS,
+       "VANISHING_ABS",
+       "Hardly any gradient in the recurrent weights of a layer.",
+       absl::StrCat("root mean square of the entries of a layer's recurrent gradient < threshold; "
+                    "resolves above ",
+                    Text(kVanishingRmsResolve), " times it"),
+       v1::SEVERITY_WARN,
+       "BASIC",
+       {0.0, 1.0},
+       {},
+       {.threshold = kVanishingRms,
+        .warmup_steps = 20,
+        .for_steps = 50,
+        .resolve_steps = 50,
+        .cooldown_steps = 100}},
+      {v1::RULE_ID_DEAD_LAYER,
+       "DEAD_LAYER",
+       "A recurrent layer, the read-out or the embedding gets no gradient.",
+       "its share of norm_before < threshold; or the share of exact zeros in each of its tensors > "
+       "second_threshold",
+       v1::SEVERITY_WARN,
+       "BASIC",
+       {0.0, 0.1},
+       {0.0, 1.0},
+       {.threshold = kDeadNormShare,
+        .second_threshold = kDeadZeroShare,
+        .warmup_steps = 20,
+        .for_steps = 100,
+        .resolve_steps = 50,
+        .cooldown_steps = 100}},
+      {v1::RULE_ID_CLIP_SATURATED,
+       "CLIP_SATURATED",
+       "Nearly every step is clipped, and hard; WARN when the loss stands still, too.",
+       absl::StrCat("share of the last ", kClipWindow,
+                    " steps that were clipped > threshold, with a median coefficient < "
+                    "second_threshold"),
+       v1::SEVERITY_WARN,
+       "OFF",
+       {0.0, 1.0},
+       {0.0, 1.0},
+       {.threshold = kClipSaturatedShare,
+        .second_threshold = kClipSaturatedCoefficient,
+        .warmup_steps = 20,
+        .for_steps = 200,
+        .resolve_steps = 100,
+        .cooldown_steps = 100}},
+      {v1::RULE_ID_LOSS_PLATEAU,
+       "LOSS_PLATEAU",
+       "The loss no longer falls; WARN when the reason is known, or where the task is not learnt "
+       "at all.",
+       absl::StrCat("median of the last ", kPlateauHalf,
+                    " losses > threshold x that of as many before, and > second_threshold x the "
+                    "first loss"),
+       v1::SEVERITY_WARN,
+       "OFF",
+       {0.1, 10.0},
+       {0.0, 10.0},
+       {.threshold = kPlateauRatio,
+        .second_threshold = kPlateauOfFirst,
+        .warmup_steps = 20,
+        .for_steps = 100,
+        .resolve_steps = 50,
+        .cooldown_steps = 100}},
+      {v1::RULE_ID_GATES_STUCK,
+       "GATES_STUCK",
+       "Gates of a layer stay closed: those that keep the state, or input and output.",
+       "share of the values of the forget gate (LSTM) or update gate (GRU) below 0.05 > threshold; "
+       "or "
+       "of both input and output gate (LSTM) > second_threshold",
+       v1::SEVERITY_WARN,
+       "FULL",
+       {0.0, 1.0},
+       {0.0, 1.0},
+       {.threshold = kGateClosedShare,
+        .second_threshold = kGatesClosedShare,
+        .warmup_steps = 20,
+        .for_steps = 100,
+        .resolve_steps = 50,
+        .cooldown_steps = 100}},
+      {v1::RULE_ID_DEAD_OR_SATURATED_UNITS,
+       "DEAD_OR_SATURATED_UNITS",
+       "Units of a layer are saturated, or dead (ReLU, from level BASIC on).",
+       "share of states beyond 0.99, or with ReLU share of units that are 0 for a whole batch, > "
+       "threshold",
+       v1::SEVERITY_WARN,
+       "FULL",
+       {0.0, 1.0},
+       {},
+       {.threshold = kUnitsShare,
+        .warmup_steps = 20,
+        .for_steps = 100,
+        .resolve_steps = 50,
+        .cooldown_steps = 100}},
+      {v1::RULE_ID_UPDATE_RATIO,
+       "UPDATE_RATIO",
+       "Updates are too large or too small for the weights; CRIT when far too large.",
+       absl::StrCat(
+           "moving average of the weight matrices' median update_ratio > threshold (CRIT from ",
+           Text(kUpdateRatioCritical), " times that on), or < second_threshold"),
+       v1::SEVERITY_CRIT,
+       "BASIC",
+       {1e-4, 100.0},
+       {0.0, 2.5e-5},
+       {.threshold = kUpdateRatioHigh,
+        .second_threshold = kUpdateRatioLow,
+        .warmup_steps = 20,
+        .for_steps = 50,
         .resolve_steps = 50,
         .cooldown_steps = 100}},
       {v1::RULE_ID_HIDDEN_GROWTH,
@@ -121,12 +239,78 @@ std::vector<Row> Rows() {
        absl::StrCat("slope of ln RMS over the second half of T time steps > the larger of "
                     "threshold and ",
                     Text(kSurgeSlopeTimesT), " / T, with an RMS above ", Text(kSurgeRmsFloor),
-                    " at the end; or a state above ", Text(kSurgeLargest)),
+                    " at the end; or a state above second_threshold"),
        v1::SEVERITY_WARN,
        "FULL",
-       true,
        {0.0, 10.0},
-       {.threshold = kSurgeSlope, .for_steps = 5, .resolve_steps = 20, .cooldown_steps = 100}},
+       {0.0, 1e30},
+       {.threshold = kSurgeSlope,
+        .second_threshold = kSurgeLargest,
+        .for_steps = 5,
+        .resolve_steps = 20,
+        .cooldown_steps = 100}},
+      {v1::RULE_ID_WEIGHT_BLOWUP,
+       "WEIGHT_BLOWUP",
+       "A weight matrix grows without bound.",
+       "norm over that at the start > threshold, or over that of the step before > "
+       "second_threshold, "
+       "where it is above that of PyTorch's initial weights",
+       v1::SEVERITY_WARN,
+       "BASIC",
+       {1.0, 1e6},
+       {1.0, 1e6},
+       {.threshold = kWeightOverFirst,
+        .second_threshold = kWeightOverPrevious,
+        .warmup_steps = 20,
+        .for_steps = 10,
+        .resolve_steps = 50,
+        .cooldown_steps = 100}},
+      {v1::RULE_ID_STALLED_JOB,
+       "STALLED_JOB",
+       "A running job finishes no step.",
+       "seconds since a step ended > threshold; resolves with the next step",
+       v1::SEVERITY_WARN,
+       "OFF",
+       {1.0, 1e6},
+       {},
+       {.threshold = kStallSeconds, .for_steps = 1, .resolve_steps = 1}},
+      {v1::RULE_ID_CLIP_TOO_LOOSE,
+       "CLIP_TOO_LOOSE",
+       "The clip threshold hardly ever acts while the gradient explodes or spikes, or the loss "
+       "stands still.",
+       absl::StrCat(
+           "share of the last ", kClipWindow,
+           " steps that were clipped < threshold, and within these steps EXPLODING_ABS, "
+           "LOSS_DIVERGENCE or EXPLODING_REL fired, or second_threshold norms in 100 stood "
+           "out, or LOSS_PLATEAU fires"),
+       v1::SEVERITY_WARN,
+       "OFF",
+       {0.0, 0.2},
+       {0.0, 100.0},
+       {.threshold = kClipLooseShare,
+        .second_threshold = kClipLooseSpikesPer100,
+        .warmup_steps = 20,
+        .for_steps = 1,
+        .resolve_steps = 100,
+        .cooldown_steps = 100}},
+      {v1::RULE_ID_UPDATE_SPIKE,
+       "UPDATE_SPIKE",
+       "Early warning: updates far above their own recent past, for the learning rate in force.",
+       absl::StrCat(
+           kUpdateSpikesNeeded, " of the last ", kSpikeWindow,
+           " steps with update_norm / learning_rate > threshold x median and a robust z of "
+           "its logarithm > second_threshold, against the 128 before; from ",
+           kSpikeSamplesMin, " on"),
+       v1::SEVERITY_INFO,
+       "BASIC",
+       {1.0, 1e6},
+       {0.0, 1000.0},
+       {.threshold = kUpdateOverMedian,
+        .second_threshold = kUpdateZ,
+        .warmup_steps = 20,
+        .for_steps = 1,
+        .resolve_steps = 50,
+        .cooldown_steps = 100}},
   };
 }
 
@@ -153,7 +337,8 @@ v1::Rule ToRule(const Row& row) {
   v1::RuleSettings& defaults = *rule.mutable_defaults();
   defaults.set_id(row.id);
   defaults.set_disabled(row.defaults.disabled);
-  if (row.has_threshold) defaults.set_threshold(row.defaults.threshold);
+  if (row.has_threshold()) defaults.set_threshold(row.defaults.threshold);
+  if (row.has_second_threshold()) defaults.set_second_threshold(row.defaults.second_threshold);
   defaults.set_warmup_steps(row.defaults.warmup_steps);
   defaults.set_for_steps(row.defaults.for_steps);
   defaults.set_resolve_steps(row.defaults.resolve_steps);
@@ -161,9 +346,10 @@ v1::Rule ToRule(const Row& row) {
   return rule;
 }
 
-// R1 and R2 are never muted: each hit after a resolve is an alert of its own.
+// R1, R2 and R17 are never muted: each hit after a resolve is an alert of its own.
 bool HasCooldown(v1::RuleId id) {
-  return id != v1::RULE_ID_NON_FINITE && id != v1::RULE_ID_EXPLODING_ABS;
+  return id != v1::RULE_ID_NON_FINITE && id != v1::RULE_ID_EXPLODING_ABS &&
+         id != v1::RULE_ID_STALLED_JOB;
 }
 
 // Checks one entry.
@@ -179,11 +365,19 @@ class EntryCheck {
       Add("id", absl::StrCat(static_cast<int>(entry_.id()),
                              " is no rule; ListRules names those that there are"));
     } else {
-      CheckThreshold(*row);
+      if (entry_.has_threshold()) {
+        CheckThreshold("threshold", entry_.threshold(), *row, row->range);
+      }
+      if (entry_.has_second_threshold()) {
+        CheckThreshold("second_threshold", entry_.second_threshold(), *row, row->second_range);
+      }
       if (entry_.cooldown_steps() > 0 && !HasCooldown(row->id)) {
         Add("cooldown_steps",
             absl::StrCat(entry_.cooldown_steps(), " is not 0; ", row->name, " is never muted"));
       }
+    }
+    if (!v1::Severity_IsValid(entry_.severity())) {
+      Add("severity", absl::StrCat(static_cast<int>(entry_.severity()), " is no severity"));
     }
     if (entry_.has_warmup_steps()) CheckSteps("warmup_steps", entry_.warmup_steps(), 0);
     if (entry_.has_for_steps()) CheckSteps("for_steps", entry_.for_steps(), 1);
@@ -196,14 +390,12 @@ class EntryCheck {
     problems_->push_back({absl::StrCat(path_, ".", field), std::move(description)});
   }
 
-  void CheckThreshold(const Row& row) {
-    if (!entry_.has_threshold()) return;
-    const double threshold = entry_.threshold();
-    if (!row.has_threshold) {
-      Add("threshold", absl::StrCat(row.name, " has no threshold"));
-    } else if (!(threshold > row.range.low && threshold < row.range.high)) {
-      Add("threshold", absl::StrCat(Text(threshold), " is not between ", Text(row.range.low),
-                                    " and ", Text(row.range.high), " (both left out)"));
+  void CheckThreshold(absl::string_view field, double threshold, const Row& row, Range range) {
+    if (!(range.low < range.high)) {
+      Add(field, absl::StrCat(row.name, " has no ", field));
+    } else if (!(threshold > range.low && threshold < range.high)) {
+      Add(field, absl::StrCat(Text(threshold), " is not between ", Text(range.low), " and ",
+                              Text(range.high), " (both left out)"));
     }
   }
 
@@ -250,6 +442,8 @@ Settings SettingsOf(v1::RuleId id,
     if (entry.id() != id) continue;
     if (entry.has_disabled()) settings.disabled = entry.disabled();
     if (entry.has_threshold()) settings.threshold = entry.threshold();
+    if (entry.has_second_threshold()) settings.second_threshold = entry.second_threshold();
+    if (entry.severity() != v1::SEVERITY_UNSPECIFIED) settings.severity = entry.severity();
     if (entry.has_warmup_steps()) settings.warmup_steps = entry.warmup_steps();
     if (entry.has_for_steps()) settings.for_steps = entry.for_steps();
     if (entry.has_resolve_steps()) settings.resolve_steps = entry.resolve_steps();

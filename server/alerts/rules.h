@@ -11,6 +11,7 @@
 #include "gradwatch/v1/job.pb.h"
 #include "gradwatch/v1/stats.pb.h"
 #include "server/alerts/baselines.h"
+#include "server/alerts/layout.h"
 
 // The rules as pure functions: same arguments, same answer, nothing kept.
 namespace gradwatch::alerts {
@@ -19,6 +20,8 @@ namespace gradwatch::alerts {
 struct Settings {
   bool disabled = false;
   double threshold = 0.0;
+  double second_threshold = 0.0;
+  v1::Severity severity = v1::SEVERITY_UNSPECIFIED;  // Unspecified: the rule's own.
   int64_t warmup_steps = 0;
   int64_t for_steps = 1;
   int64_t resolve_steps = 1;
@@ -27,12 +30,26 @@ struct Settings {
   bool operator==(const Settings&) const = default;
 };
 
+// What other rules of the same job say, as of the step before.
+struct Others {
+  uint64_t firing = 0;  // Bit v1::RuleId.
+  // The newest step at which EXPLODING_ABS, LOSS_DIVERGENCE or EXPLODING_REL fired; -1 for none.
+  int64_t explosion_step = -1;
+
+  bool Fires(v1::RuleId id) const { return ((firing >> id) & 1) != 0; }
+};
+
 // What a rule looks at. `baselines` have taken in `stats` already.
 struct Context {
   const v1::Job& job;
+  const Layout& layout;
   const v1::StepStats& stats;
   const Baselines& baselines;
+  const Others& others;
   const Settings& settings;
+  int part = 0;  // Of a rule that looks at parts: which group of the layout.
+
+  const Group& group() const { return layout.groups[static_cast<size_t>(part)]; }
 };
 
 // One way for a rule's condition to be true.
@@ -41,6 +58,7 @@ struct Clause {
   double value = 0.0;      // What was observed, whether it holds or not.
   double threshold = 0.0;  // What it is compared with.
   int64_t for_factor = 1;  // It must hold for settings.for_steps times this.
+  bool smaller_is_worse = false;
 };
 
 // What a rule sees in one step.
@@ -63,10 +81,13 @@ struct Description {
   std::string advice;
 };
 
+// What a rule judges one by one, each with alerts of its own.
+enum class Scope { kJob, kLayers, kGroups };
+
 // One entry of the table of rules.
 struct RuleKind {
   v1::RuleId id;
-  bool smaller_is_worse;
+  Scope scope;
   // Looks at steps that are not finite, too. All other rules stand still for them.
   bool sees_nonfinite;
   Observation (*observe)(const Context&);

@@ -31,6 +31,9 @@
 //   (a) 2 of 4 seeds, at 1166 and 1883: tanh saturates. (b) 2 of 5 seeds, from 1330 on, after it
 //   was solved: true bursts, norms of 1 to 178 over a median near 0.01. (c) 1 of 5 seeds, at 20:
 //   the loss jumped to 61 times the first. (d) 4 of 5 seeds.
+//
+// R7 to R13, R15, R17 and UPDATE_SPIKE came later. They are in rule_calibration_test's short runs, where
+// none of them fires, but their limits are not tuned on recorded runs of their own causes.
 namespace gradwatch::alerts {
 
 // R1 NON_FINITE: non-finite steps in a row.
@@ -46,7 +49,7 @@ constexpr double kNormResolvePart = 0.1;  // Resolves below this part of the lim
 constexpr double kLossOverFirst = 10.0;
 constexpr double kLossEmaBeta = 0.95;
 constexpr double kEmaOverBest = 2.0;
-constexpr double kEmaOverBestResolve = 1.2;
+constexpr double kEmaOverBestResolvePart = 0.6;
 constexpr double kBestFloorPart = 0.25;
 constexpr int64_t kEmaForFactor = 10;  // The average must stay high so many times as long.
 
@@ -54,8 +57,8 @@ constexpr int64_t kEmaForFactor = 10;  // The average must stay high so many tim
 constexpr double kNormZ = 6.0;
 constexpr double kNormOverMedian = 10.0;
 constexpr int kSpikesNeeded = 3;
-constexpr int kSpikeWindow = 10;
-constexpr int kNormSamplesMin = 64;
+constexpr int kSpikeWindow = 10;  // Of UPDATE_SPIKE, too.
+constexpr int kSpikeSamplesMin = 64;
 
 // R5 RECURRENT_EXPANSION and R6 VANISHING_THROUGH_TIME: the growth factor's moving average (of its
 // logarithm), or the decades over the back-propagated length that follow from it.
@@ -71,7 +74,7 @@ constexpr double kGrowthLimit = 1.065;
 constexpr double kGrowthResolve = 1.02;
 constexpr double kGrowthResolvePart = 0.4;  // Nor above this part of the limit's distance from 1.
 constexpr double kExpansionDecades = 3.0;
-constexpr double kExpansionDecadesResolve = 2.5;
+constexpr double kExpansionDecadesResolvePart = 2.5 / 3.0;
 constexpr double kVanishingDecades = -12.0;
 constexpr double kVanishingResolvePart = 2.0 / 3.0;  // -12 gives -8.
 constexpr int kVanishingWindowMin = 20;              // Time steps.
@@ -90,6 +93,75 @@ constexpr double kSurgeRmsFloorResolvePart = 0.5;
 constexpr double kSurgeLargest = 1e3;
 constexpr double kSurgeLargestResolvePart = 0.5;
 constexpr int kSurgeTimeStepsMin = 8;  // Fewer have no slope.
+
+// R7 VANISHING_ABS: root mean square of the entries of a recurrent tensor's gradient, which is
+// never below their mean magnitude.
+constexpr double kVanishingRms = 1e-7;
+constexpr double kVanishingRmsResolve = 10.0;  // Times the limit.
+
+// R8 DEAD_LAYER: a layer's share of the gradient norm; or the share of exact zeros in the tensor of
+// it that has fewest (not for an embedding, where tokens that do not occur have none).
+constexpr double kDeadNormShare = 1e-6;
+constexpr double kDeadNormShareResolve = 10.0;  // Times the limit.
+constexpr double kDeadZeroShare = 0.95;
+constexpr double kDeadZeroShareResolvePart = 0.95;
+
+// R9a CLIP_SATURATED and R9b CLIP_TOO_LOOSE: share of the last steps that were clipped, and the
+// median coefficient of the former.
+constexpr int kClipWindow = 200;
+constexpr double kClipSaturatedShare = 0.98;
+constexpr double kClipSaturatedResolvePart = 0.9 / 0.98;
+constexpr double kClipSaturatedCoefficient = 0.1;
+constexpr double kClipLooseShare = 0.01;
+constexpr double kClipLooseResolve = 5.0;  // Times the limit.
+constexpr double kClipLooseSpikesPer100 = 1.0;
+constexpr int kClipLooseSamplesMin = 20;
+
+// R10 LOSS_PLATEAU: median of the last losses over that of as many before, while the loss is above
+// a part of the first; near the task's floor when within so much of it.
+constexpr int kPlateauHalf = 250;
+constexpr double kPlateauRatio = 0.99;
+constexpr double kPlateauResolveBelow = 0.01;  // Below the limit by so much.
+constexpr double kPlateauOfFirst = 0.02;
+constexpr double kPlateauOfFirstResolvePart = 0.8;
+constexpr double kPlateauNearFloor = 0.02;
+
+// R11 GATES_STUCK: share of a gate's values below 0.05: of the gate that keeps the state, or of the
+// LSTM's input and output gates both.
+constexpr double kGateClosedShare = 0.5;
+constexpr double kGatesClosedShare = 0.9;
+constexpr double kGatesResolvePart = 0.8;
+
+// R12 DEAD_OR_SATURATED_UNITS: share of states above 0.99 in magnitude; for ReLU share of units
+// whose bias gets a gradient of exactly 0, which are those that were 0 in the whole batch.
+constexpr double kUnitsShare = 0.5;
+constexpr double kUnitsResolvePart = 0.8;
+
+// R13 UPDATE_RATIO: moving average (of its logarithm) of the median over the weight matrices. Adam
+// moves each weight by about the rate at first, whatever the gradient: 4 % of the usual weights at
+// 0.002 and 128 units, in runs that learn well. So the upper limit is ten times the usual alarm at
+// 1e-2.
+constexpr double kUpdateRatioEmaBeta = 0.98;
+constexpr double kUpdateRatioLow = 1e-5;
+constexpr double kUpdateRatioHigh = 0.1;
+constexpr double kUpdateRatioCritical = 10.0;  // Times the upper limit.
+constexpr double kUpdateRatioResolve = 2.0;    // Inside the band by this factor.
+constexpr double kUpdateRatioUsual = 1e-3;     // For the advice.
+
+// R15 WEIGHT_BLOWUP: norm of a weight matrix over its first, or over the step before, as long as it
+// is larger than PyTorch's initial weights would be.
+constexpr double kWeightOverFirst = 10.0;
+constexpr double kWeightOverFirstResolvePart = 0.8;
+constexpr double kWeightOverPrevious = 1.05;
+
+// R17 STALLED_JOB: seconds without a step that ends.
+constexpr double kStallSeconds = 60.0;
+
+// UPDATE_SPIKE: robust z of ln(update norm / learning rate), and that over its median, in so many
+// of the last kSpikeWindow steps.
+constexpr double kUpdateZ = 6.0;
+constexpr double kUpdateOverMedian = 5.0;
+constexpr int kUpdateSpikesNeeded = 2;
 
 }  // namespace gradwatch::alerts
 

@@ -12,21 +12,27 @@ class GlobalNormClip final : public ClipPolicy {
   absl::string_view name() const override { return "global_norm"; }
   PolicyReport Clip(const ClipContext<float>& context) override { return Apply(context); }
   PolicyReport Clip(const ClipContext<double>& context) override { return Apply(context); }
+  PolicyReport Measure(const ClipContext<float>& context) const override { return Look(context); }
+  PolicyReport Measure(const ClipContext<double>& context) const override { return Look(context); }
 
  private:
   template <typename S>
-  PolicyReport Apply(const ClipContext<S>& context) const {
-    const double norm = NormOfAll(context);
-    const double coefficient = rule_.Coefficient(norm);
+  PolicyReport Look(const ClipContext<S>& context) const {
     PolicyReport report;
-    report.norm = norm;
-    report.coefficient = coefficient;
-    report.changed = coefficient < 1.0;
+    report.norm = NormOfAll(context);
+    report.coefficient = rule_.Coefficient(*report.norm);
+    report.changed = *report.coefficient < 1.0;
+    return report;
+  }
+
+  template <typename S>
+  PolicyReport Apply(const ClipContext<S>& context) const {
+    const PolicyReport report = Look(context);
     if (!report.changed) return report;
     if (context.factor != nullptr) {
-      *context.factor *= coefficient;
+      *context.factor *= *report.coefficient;
     } else {
-      for (const Block<S>& block : context.blocks) Scale(block.gradient, coefficient);
+      for (const Block<S>& block : context.blocks) Scale(block.gradient, *report.coefficient);
     }
     return report;
   }

@@ -12,20 +12,27 @@ class ParameterNormClip final : public ClipPolicy {
   explicit ParameterNormClip(const NormRule& rule) : rule_(rule) {}
 
   absl::string_view name() const override { return "parameter_norm"; }
-  PolicyReport Clip(const ClipContext<float>& context) override { return Apply(context); }
-  PolicyReport Clip(const ClipContext<double>& context) override { return Apply(context); }
+  PolicyReport Clip(const ClipContext<float>& context) override { return Run(context, true); }
+  PolicyReport Clip(const ClipContext<double>& context) override { return Run(context, true); }
+  PolicyReport Measure(const ClipContext<float>& context) const override {
+    return Run(context, false);
+  }
+  PolicyReport Measure(const ClipContext<double>& context) const override {
+    return Run(context, false);
+  }
 
  private:
   template <typename S>
-  PolicyReport Apply(const ClipContext<S>& context) const {
+  PolicyReport Run(const ClipContext<S>& context, bool apply) const {
     double largest = 0.0, smallest_coefficient = 1.0;
     // Each block keeps its direction, so its norm and factor are all that the cosine needs.
     double dot = 0.0, before = 0.0, after = 0.0;
     PolicyReport report;
-    for (const Block<S>& block : context.blocks) {
-      const absl::Span<const S> gradient = block.gradient;
-      const double norm = NormOf(rule_.order, gradient);
-      const double l2 = rule_.order == Norm::kL2 ? norm : NormOf(Norm::kL2, gradient);
+    for (size_t i = 0; i < context.blocks.size(); ++i) {
+      const Block<S>& block = context.blocks[i];
+      const double l2 = L2Of(context, i);
+      const double norm =
+          rule_.order == Norm::kL2 ? l2 : NormOf(rule_.order, absl::Span<const S>(block.gradient));
       const double coefficient = rule_.Coefficient(norm);
       largest = JoinNorms(Norm::kInf, largest, norm);
       smallest_coefficient = std::min(smallest_coefficient, coefficient);
@@ -33,7 +40,7 @@ class ParameterNormClip final : public ClipPolicy {
       before += l2 * l2;
       after += coefficient * l2 * coefficient * l2;
       if (coefficient < 1.0) {
-        Scale(block.gradient, coefficient);
+        if (apply) Scale(block.gradient, coefficient);
         ++report.clamped;
       }
     }
@@ -43,6 +50,13 @@ class ParameterNormClip final : public ClipPolicy {
     report.cosine = Cosine(dot, before, after);
     if (!report.changed && report.cosine.has_value()) report.cosine = 1.0;
     return report;
+  }
+
+  template <typename S>
+  static double L2Of(const ClipContext<S>& context, size_t block) {
+    return context.norms.empty()
+               ? NormOf(Norm::kL2, absl::Span<const S>(context.blocks[block].gradient))
+               : context.norms[block];
   }
 
   const NormRule rule_;

@@ -69,6 +69,11 @@ class GRADWATCH_ENGINE_API ClipPolicy {
   virtual PolicyReport Clip(const ClipContext<float>& context) = 0;
   virtual PolicyReport Clip(const ClipContext<double>& context) = 0;
 
+  // What Clip would report, to the bit; changes neither gradients nor state. A pass over the
+  // entries at most; none where a norm by L2 follows from the context's norms.
+  virtual PolicyReport Measure(const ClipContext<float>& context) const = 0;
+  virtual PolicyReport Measure(const ClipContext<double>& context) const = 0;
+
   // Bytes for a checkpoint; empty for a policy without state.
   virtual std::string SaveState() const { return std::string(); }
   // INVALID_ARGUMENT if the bytes are not from a policy of this kind; then nothing is changed.

@@ -25,22 +25,23 @@ class Clamper {
   Clamper(double minimum, double maximum)
       : minimum_(AllLanes(minimum)), maximum_(AllLanes(maximum)) {}
 
-  template <typename S>
+  // Puts the bounds in place only with `apply`.
+  template <bool apply, typename S>
   void Clamp(absl::Span<S> values) {
     constexpr int64_t kStride = 2 * kLanes;
     const int64_t size = static_cast<int64_t>(values.size());
     int64_t i = 0;
     for (; i + kStride <= size; i += kStride) {
-      ClampLanes(values.data() + i, 0);
-      ClampLanes(values.data() + i + kLanes, 1);
+      ClampLanes<apply>(values.data() + i, 0);
+      ClampLanes<apply>(values.data() + i + kLanes, 1);
     }
     if (i == size) return;
     // Zeros lie between the bounds: they count for nothing.
     S rest[kStride] = {};
     std::copy(values.begin() + i, values.end(), rest);
-    ClampLanes(rest, 0);
-    ClampLanes(rest + kLanes, 1);
-    std::copy(rest, rest + (size - i), values.begin() + i);
+    ClampLanes<true>(rest, 0);
+    ClampLanes<true>(rest + kLanes, 1);
+    if (apply) std::copy(rest, rest + (size - i), values.begin() + i);
   }
 
   int64_t clamped() const {
@@ -52,13 +53,13 @@ class Clamper {
   }
 
  private:
-  template <typename S>
+  template <bool apply, typename S>
   void ClampLanes(S* at, int i) {
     const Lanes x = Load(at);
     const LaneBits below = x<minimum_, above = x> maximum_;
     // Both comparisons are false for NaN, which therefore stays.
     const Lanes y = below ? minimum_ : (above ? maximum_ : x);
-    Store(y, at);
+    if (apply) Store(y, at);
     clamped_[i] -= below | above;
     dot_[i] += x * y;
     before_[i] += x * x;
@@ -75,17 +76,23 @@ class ValueClip final : public ClipPolicy {
   ValueClip(double minimum, double maximum) : minimum_(minimum), maximum_(maximum) {}
 
   absl::string_view name() const override { return "value"; }
-  PolicyReport Clip(const ClipContext<float>& context) override { return Apply(context); }
-  PolicyReport Clip(const ClipContext<double>& context) override { return Apply(context); }
+  PolicyReport Clip(const ClipContext<float>& context) override { return Run<true>(context); }
+  PolicyReport Clip(const ClipContext<double>& context) override { return Run<true>(context); }
+  PolicyReport Measure(const ClipContext<float>& context) const override {
+    return Run<false>(context);
+  }
+  PolicyReport Measure(const ClipContext<double>& context) const override {
+    return Run<false>(context);
+  }
 
  private:
-  template <typename S>
-  PolicyReport Apply(const ClipContext<S>& context) const {
+  template <bool apply, typename S>
+  PolicyReport Run(const ClipContext<S>& context) const {
     constexpr double kInfinity = std::numeric_limits<double>::infinity();
     // A bound that was not given holds nothing back, not even infinity.
     Clamper clamper(minimum_ == -kInfinity ? minimum_ : BoundAs<S>(minimum_),
                     maximum_ == kInfinity ? maximum_ : BoundAs<S>(maximum_));
-    for (const Block<S>& block : context.blocks) clamper.Clamp(block.gradient);
+    for (const Block<S>& block : context.blocks) clamper.Clamp<apply>(block.gradient);
     PolicyReport report;
     report.clamped = clamper.clamped();
     report.changed = report.clamped > 0;

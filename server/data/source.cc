@@ -5,6 +5,7 @@
 #include "server/base/status.h"
 #include "server/data/batch_buffers.h"
 #include "server/data/example_maker.h"
+#include "server/data/faulty_source.h"
 #include "server/data/field_check.h"
 #include "server/data/generated_source.h"
 #include "server/data/mackey_glass.h"
@@ -82,8 +83,10 @@ int64_t SourceMemoryBytes(const v1::Job& job, const TaskShape& shape) {
   return 2 * BatchBytes(shape) + shape.rows_max * GeneratedSource::kBytesPerRow + series;
 }
 
-absl::StatusOr<std::unique_ptr<Source>> NewSource(const v1::Job& job,
-                                                  std::shared_ptr<const DatasetContent> content) {
+namespace {
+
+absl::StatusOr<std::unique_ptr<Source>> NewSoundSource(
+    const v1::Job& job, std::shared_ptr<const DatasetContent> content) {
   ASSIGN_OR_RETURN(TaskShape shape, ShapeOf(job, content.get()));
   if (!job.has_seed()) return absl::InvalidArgumentError("seed: is missing");
   if (job.task().has_language()) {
@@ -99,6 +102,15 @@ absl::StatusOr<std::unique_ptr<Source>> NewSource(const v1::Job& job,
   }
   return std::make_unique<GeneratedSource>(shape, NewMaker(job.task()), job.seed(),
                                            job.evaluation().examples());
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<Source>> NewSource(const v1::Job& job,
+                                                  std::shared_ptr<const DatasetContent> content) {
+  ASSIGN_OR_RETURN(std::unique_ptr<Source> source, NewSoundSource(job, std::move(content)));
+  if (!job.has_fault_injection()) return source;
+  return NewFaultySource(job.fault_injection(), std::move(source));
 }
 
 }  // namespace gradwatch::data

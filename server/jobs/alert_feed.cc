@@ -7,6 +7,21 @@
 #include "server/jobs/errors.h"
 
 namespace gradwatch::jobs {
+namespace {
+
+// Whether a changed alert began to fire, or rose, or is no longer silenced while it fires; not when
+// something was noted on it.
+bool Counts(const v1::Alert& alert, const JobAlerts& before) {
+  if (alert.state() != v1::Alert::STATE_FIRING || alert.has_silenced_until()) return false;
+  const auto same = std::find_if(before.alerts.begin(), before.alerts.end(),
+                                 [&](const auto& old) { return old->name() == alert.name(); });
+  if (same == before.alerts.end()) return true;
+  const v1::Alert& old = **same;
+  return old.state() != alert.state() || old.severity() != alert.severity() ||
+         old.count() != alert.count() || old.has_silenced_until();
+}
+
+}  // namespace
 
 std::shared_ptr<const JobAlerts> Publication(const alerts::RuleEngine& rules,
                                              const std::vector<v1::Alert>& changed,
@@ -20,7 +35,7 @@ std::shared_ptr<const JobAlerts> Publication(const alerts::RuleEngine& rules,
   auto next = std::make_shared<JobAlerts>();
   next->fired = before.fired;
   for (const v1::Alert& alert : changed) {
-    if (alert.state() == v1::Alert::STATE_FIRING) ++next->fired[{alert.rule(), alert.severity()}];
+    if (Counts(alert, before)) ++next->fired[{alert.rule_name(), alert.severity()}];
   }
   for (const v1::Alert& alert : rules.alerts()) {
     const auto found = settled.find(alert.name());
@@ -30,6 +45,7 @@ std::shared_ptr<const JobAlerts> Publication(const alerts::RuleEngine& rules,
   for (v1::Alert& alert : rules.pending()) {
     next->pending.push_back(std::make_shared<const v1::Alert>(std::move(alert)));
   }
+  next->silences = rules.silences();
   next->forgotten = rules.forgotten();
   next->firing = rules.firing();
   return next;
@@ -48,6 +64,7 @@ void AlertFeed::Publish(int64_t job, std::shared_ptr<const JobAlerts> alerts,
     if (found == shared_->jobs.end()) return;
     found->second.alerts = std::move(alerts);
     for (const v1::Alert& alert : changed) {
+      if (alert.has_silenced_until()) continue;
       const auto shared_alert = std::make_shared<const v1::Alert>(alert);
       for (const auto& subscription : shared_->subscriptions) {
         if (subscription->job != job && subscription->job != kAllJobs) continue;

@@ -27,10 +27,11 @@ struct JobAlerts {
 
   std::vector<AlertPtr> alerts;   // Firing and resolved, oldest first.
   std::vector<AlertPtr> pending;  // Without names.
+  std::vector<v1::Silence> silences;
   int64_t forgotten = 0;
   int firing = 0;
-  // Fired so far, also those that were forgotten.
-  std::map<std::pair<v1::RuleId, v1::Severity>, int64_t> fired;
+  // Fired so far by name of the rule, also those that were forgotten, but not what is silenced.
+  std::map<std::pair<std::string, v1::Severity>, int64_t> fired;
 };
 
 // The state of `rules` as a new publication: what did not change is shared with `before`.
@@ -51,7 +52,8 @@ class AlertFeed {
   AlertFeed() : shared_(std::make_shared<Shared>()) {}
 
   void AddJob(int64_t job);
-  // Replaces what is published and passes `changed` on. No effect for an unknown job.
+  // Replaces what is published and passes `changed` on, but for what is silenced. No effect for an
+  // unknown job.
   void Publish(int64_t job, std::shared_ptr<const JobAlerts> alerts,
                const std::vector<v1::Alert>& changed);
   // The job is final: its own readers end after what they have.

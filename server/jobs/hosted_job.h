@@ -4,6 +4,7 @@
 #include <array>
 #include <atomic>
 #include <cstdint>
+#include <limits>
 #include <memory>
 #include <string>
 #include <vector>
@@ -14,9 +15,12 @@
 #include "gradwatch/v1/checkpoint.pb.h"
 #include "gradwatch/v1/job.pb.h"
 #include "gradwatch/v1/job_service.pb.h"
+#include "server/alerts/rule_engine.h"
 #include "server/base/mutex.h"
+#include "server/clip/shadow_clips.h"
 #include "server/data/dataset_content.h"
 #include "server/jobs/dispatcher.h"
+#include "server/jobs/intervention_log.h"
 #include "server/jobs/notify.h"
 #include "server/jobs/step_log.h"
 
@@ -46,6 +50,9 @@ struct Progress {
   int64_t clipped_steps = 0;
   int64_t nonfinite_steps = 0;
   int64_t nonfinite_entries = 0;
+  // Of each shadow clip: steps that it would have clipped, and the sum of its coefficients.
+  std::array<int64_t, clip::kShadowsMax> shadow_clipped_steps{};
+  std::array<double, clip::kShadowsMax> shadow_coefficients{};
   std::shared_ptr<const StepRecord> latest;
   std::shared_ptr<const v1::EvaluationResult> latest_evaluation;
   std::shared_ptr<const v1::EvaluationResult> best_evaluation;
@@ -58,10 +65,12 @@ struct BoundaryRequest {
   // An edit when `paths` are not empty, the weights otherwise.
   std::vector<std::string> paths;
   v1::Job settings;
+  std::string author;
 
   bool done = false;
   absl::Status status;
-  int64_t step = 0;  // The first step with the new settings.
+  int64_t step = 0;                     // The first step with the new settings.
+  InterventionLog::Entry intervention;  // Of an edit that changed something.
   std::shared_ptr<const v1::Checkpoint> checkpoint;
 };
 
@@ -87,9 +96,18 @@ struct HostedJob final : Dispatcher::Item {
 
   // Lock for themselves.
   StepLog log;
+  InterventionLog interventions;
   NotifyHub changes;
   // Something waits for the next step boundary. Set with the manager's lock held.
   std::atomic<bool> mail{false};
+  // The job pauses before this step (JobManager::Advance). Changed with the manager's lock held.
+  static constexpr int64_t kNoPause = std::numeric_limits<int64_t>::max();
+  std::atomic<int64_t> pause_before{kNoPause};
+
+  // Held for the rules of one step and what they publish; taken before the manager's lock.
+  mutable Mutex rules_mu;
+  // While a worker has the job. Otherwise their state is in the checkpoint.
+  std::unique_ptr<alerts::RuleEngine> rules ABSL_GUARDED_BY(rules_mu);
 
   // Leaf lock, held for the copy of a small struct only.
   mutable Mutex progress_mu;
@@ -121,9 +139,9 @@ struct HostedJob final : Dispatcher::Item {
     std::shared_ptr<const data::DatasetContent> content;
     std::shared_ptr<const v1::Checkpoint> checkpoint;
     std::shared_ptr<const v1::Job> checkpoint_job;  // With the settings of the checkpoint.
-    int64_t queue_number = 0;    // Rises along the queue.
-    int64_t admitted_bytes = 0;  // Counted against total_bytes_max.
-    int64_t kept_bytes = 0;      // Counted against kept_bytes_max.
+    int64_t queue_number = 0;                       // Rises along the queue.
+    int64_t admitted_bytes = 0;                     // Counted against total_bytes_max.
+    int64_t kept_bytes = 0;                         // Counted against kept_bytes_max.
     absl::Time grace_end = absl::InfiniteFuture();
   };
   Life life;

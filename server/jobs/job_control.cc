@@ -7,6 +7,7 @@
 #include "server/jobs/job_manager_impl.h"
 #include "server/jobs/names.h"
 #include "server/jobs/settings.h"
+#include "server/jobs/timestamp.h"
 #include "server/jobs/validate.h"
 
 // Control of jobs by their users: pause, resume, cancel, update, delete, weights. A job that
@@ -21,6 +22,12 @@ absl::Status NotStarted(absl::string_view name) {
   return ErrorWithReason(absl::StatusCode::kFailedPrecondition,
                          absl::StrCat(name, " has not run yet, so it has no weights"),
                          "JOB_NOT_STARTED", {{"job", std::string(name)}});
+}
+
+absl::Status CheckAuthor(const std::string& author) {
+  std::vector<FieldViolation> violations;
+  CheckDisplayName(author, "author", &violations);
+  return violations.empty() ? absl::OkStatus() : InvalidFields(violations);
 }
 
 }  // namespace
@@ -147,6 +154,7 @@ absl::StatusOr<v1::JobActionResponse> JobManager::Impl::Requeue(const JobPtr& jo
                           {{"job", life.job->name()}, {"state", StateName(state)}}),
           kRetryDelay);
     }
+    job->pause_before = HostedJob::kNoPause;
     if (state == v1::Job::STATE_PAUSED) {
       const int64_t bytes = life.job->memory_bytes();
       RETURN_IF_ERROR(CheckFree(bytes));
@@ -157,6 +165,56 @@ absl::StatusOr<v1::JobActionResponse> JobManager::Impl::Requeue(const JobPtr& jo
   }
   job->changes.NotifyAll();
   return Answer(job, step);
+}
+
+// --- Advance.
+
+absl::StatusOr<v1::JobActionResponse> JobManager::Impl::Advance(
+    const v1::AdvanceJobRequest& request) {
+  const int64_t steps = request.has_steps() ? request.steps() : 1;
+  if (steps < 1 || steps > kStepLimitMax) {
+    return InvalidFields(
+        {{"steps", absl::StrCat(steps, " is not allowed; allowed: 1 to ", kStepLimitMax)}});
+  }
+  JobPtr job;
+  int64_t pause_before = 0;
+  int64_t pauses = 0;
+  {
+    MutexLock lock(&mu_);
+    if (stopping_) return ShuttingDown();
+    ASSIGN_OR_RETURN(job, Find(request.name()));
+    const Life& life = LifeOf(*job);
+    const v1::Job::State state = life.job->state();
+    if (state != v1::Job::STATE_PAUSED) {
+      return StateConflict(request.name(), state, "cannot be advanced", "only PAUSED jobs can");
+    }
+    const int64_t bytes = life.job->memory_bytes();
+    RETURN_IF_ERROR(CheckFree(bytes));
+    pauses = life.pauses;
+    pause_before = job->GetProgress().step + steps;
+    job->pause_before = pause_before;
+    Enqueue(job, bytes);
+  }
+  job->changes.NotifyAll();
+  return AwaitAdvance(job, pause_before, pauses);
+}
+
+absl::StatusOr<v1::JobActionResponse> JobManager::Impl::AwaitAdvance(const JobPtr& job,
+                                                                     int64_t pause_before,
+                                                                     int64_t pauses_before) {
+  {
+    MutexLock lock(&mu_);
+    const Life& life = LifeOf(*job);
+    // Also over when another request lets it run on.
+    mu_.AwaitFor(
+        [&, this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
+          return stopping_ || life.deleted || life.pauses != pauses_before ||
+                 job->pause_before != pause_before || IsFinal(life.job->state());
+        },
+        limits_.step_boundary_wait);
+    RETURN_IF_ERROR(CheckAlive(life));
+  }
+  return Answer(job, pause_before);
 }
 
 // --- Cancel.
@@ -231,29 +289,47 @@ absl::StatusOr<v1::Job> JobManager::Impl::Edited(HostedJob& job,
   return edited;
 }
 
-void JobManager::Impl::EditStopped(HostedJob& job, const v1::Job& settings,
-                                   const std::vector<std::string>& paths) {
+void JobManager::Impl::RecordEdit(HostedJob& job, const v1::Job& before, BoundaryRequest* edit) {
+  v1::Intervention intervention;
+  for (v1::SettingChange& change : ChangesBetween(before, *LifeOf(job).job, edit->paths)) {
+    intervention.add_changes()->Swap(&change);
+  }
+  if (intervention.changes().empty()) return;
+  intervention.set_kind(v1::Intervention::KIND_EDIT);
+  intervention.set_step(edit->step);
+  *intervention.mutable_time() = ToTimestamp(clock_->Now());
+  intervention.set_author(edit->author);
+  edit->intervention = job.interventions.Add(before.name(), std::move(intervention), false);
+}
+
+void JobManager::Impl::EditStopped(HostedJob& job, BoundaryRequest* edit) {
   Life& life = LifeOf(job);
   const auto before = life.job;
-  Edit(job, [&](v1::Job* edited) { ApplyPaths(settings, paths, edited); });
-  if (life.checkpoint == nullptr || !RulesSee(paths)) return;
-  auto checkpoint = std::make_shared<v1::Checkpoint>(*life.checkpoint);
+  Edit(job, [&](v1::Job* edited) { ApplyPaths(edit->settings, edit->paths, edited); });
+  edit->step = job.GetProgress().step;
+  RecordEdit(job, *before, edit);
+  if (life.checkpoint == nullptr || !RulesSee(edit->paths)) return;
   const v1::Job& after = *life.job;
-  checkpoint->set_rules_state(
+  StoreRules(
       WithStoredRules(job, *before, *life.checkpoint,
                       [this, &after](alerts::RuleEngine* rules, std::vector<v1::Alert>* changed) {
                         rules->SetRules(after, clock_->Now(), changed);
-                      }));
-  life.checkpoint = std::move(checkpoint);
+                      }),
+      &life);
 }
 
 absl::StatusOr<v1::UpdateJobResponse> JobManager::Impl::Update(
     const v1::UpdateJobRequest& request) {
   ASSIGN_OR_RETURN(const std::vector<std::string> paths, UpdatePaths(request));
+  RETURN_IF_ERROR(CheckAuthor(request.author()));
   const bool seen_by_steps = StepsSee(paths);
+  const auto edit = std::make_shared<BoundaryRequest>();
+  edit->paths = paths;
+  edit->settings = RequestedPart(request.job());
+  edit->author = request.author();
   v1::UpdateJobResponse response;
   JobPtr job;
-  std::shared_ptr<BoundaryRequest> boundary;
+  bool waits = false;
   {
     MutexLock lock(&mu_);
     if (stopping_) return ShuttingDown();
@@ -271,28 +347,26 @@ absl::StatusOr<v1::UpdateJobResponse> JobManager::Impl::Update(
                              {{"job", life.job->name()}, {"etag", life.job->etag()}});
     }
     ASSIGN_OR_RETURN(life.accepted, Edited(*job, request, paths));
-    if (life.with_worker && seen_by_steps) {
-      boundary = std::make_shared<BoundaryRequest>();
-      boundary->paths = paths;
-      boundary->settings = RequestedPart(request.job());
-      life.requests.push_back(boundary);
+    waits = life.with_worker && seen_by_steps;
+    if (waits) {
+      life.requests.push_back(edit);
       job->mail = true;
     } else {
-      EditStopped(*job, request.job(), paths);
-      if (seen_by_steps) response.set_effective_step(job->GetProgress().step);
+      EditStopped(*job, edit.get());
+      edit->done = true;
     }
   }
-  if (boundary == nullptr) {
-    job->changes.NotifyAll();
-  } else {
+  if (!waits) job->changes.NotifyAll();
+  {
     MutexLock lock(&mu_);
     Life& life = LifeOf(*job);
     mu_.AwaitFor([&, this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(
-                     mu_) { return boundary->done || stopping_ || life.deleted; },
+                     mu_) { return edit->done || stopping_ || life.deleted; },
                  limits_.step_boundary_wait);
-    if (boundary->done) {
-      RETURN_IF_ERROR(boundary->status);
-      response.set_effective_step(boundary->step);
+    if (edit->done) {
+      RETURN_IF_ERROR(edit->status);
+      if (seen_by_steps) response.set_effective_step(edit->step);
+      if (edit->intervention != nullptr) *response.mutable_intervention() = *edit->intervention;
     } else {
       RETURN_IF_ERROR(CheckAlive(life));
       response.set_pending(true);

@@ -10,6 +10,7 @@
 #include "server/base/check.h"
 #include "server/base/log.h"
 #include "server/base/status.h"
+#include "server/base/version.h"
 #include "server/data/source.h"
 #include "server/jobs/errors.h"
 #include "server/jobs/job_manager_impl.h"
@@ -17,6 +18,7 @@
 #include "server/jobs/settings.h"
 #include "server/jobs/timestamp.h"
 #include "server/jobs/validate.h"
+#include "server/nn/engine_level.h"
 #include "server/train/model_tools.h"
 #include "server/train/trainer.h"
 
@@ -46,6 +48,7 @@ std::shared_ptr<const v1::Checkpoint> WithoutTraining(const v1::Checkpoint& chec
   *kept->mutable_parameters() = checkpoint.parameters();
   kept->set_precision(checkpoint.precision());
   kept->set_rules_state(checkpoint.rules_state());
+  *kept->mutable_interventions() = checkpoint.interventions();
   return kept;
 }
 
@@ -83,6 +86,17 @@ absl::StatusOr<v1::JobActionResponse> JobManager::Resume(absl::string_view name)
 absl::StatusOr<v1::JobActionResponse> JobManager::Cancel(absl::string_view name) {
   return impl_->Cancel(name);
 }
+absl::StatusOr<v1::JobActionResponse> JobManager::Advance(const v1::AdvanceJobRequest& request) {
+  return impl_->Advance(request);
+}
+absl::StatusOr<v1::ListInterventionsResponse> JobManager::ListInterventions(
+    const v1::ListInterventionsRequest& request) const {
+  return impl_->ListInterventions(request);
+}
+absl::StatusOr<v1::ClipAdvice> JobManager::GetClipAdvice(
+    const v1::GetClipAdviceRequest& request) const {
+  return impl_->GetClipAdvice(request);
+}
 absl::StatusOr<v1::QueryStatsResponse> JobManager::QueryStats(
     const v1::QueryStatsRequest& request) const {
   return impl_->QueryStats(request);
@@ -90,6 +104,23 @@ absl::StatusOr<v1::QueryStatsResponse> JobManager::QueryStats(
 absl::StatusOr<v1::ListAlertsResponse> JobManager::ListAlerts(
     const v1::ListAlertsRequest& request) const {
   return impl_->ListAlerts(request);
+}
+absl::StatusOr<v1::Alert> JobManager::AcknowledgeAlert(const v1::AcknowledgeAlertRequest& request) {
+  return impl_->AcknowledgeAlert(request);
+}
+absl::StatusOr<v1::Silence> JobManager::SilenceRule(const v1::SilenceRuleRequest& request) {
+  return impl_->SilenceRule(request);
+}
+absl::StatusOr<v1::ListSilencesResponse> JobManager::ListSilences(
+    const v1::ListSilencesRequest& request) const {
+  return impl_->ListSilences(request);
+}
+absl::Status JobManager::DeleteSilence(const v1::DeleteSilenceRequest& request) {
+  return impl_->DeleteSilence(request);
+}
+absl::StatusOr<v1::EvaluateRulesResponse> JobManager::EvaluateRules(
+    const v1::EvaluateRulesRequest& request) const {
+  return impl_->EvaluateRules(request);
 }
 absl::StatusOr<JobManager::Weights> JobManager::GetWeights(absl::string_view name) {
   return impl_->GetWeights(name);
@@ -139,6 +170,7 @@ JobManager::Impl::Impl(JobLimits limits, DatasetStore* datasets, const Clock* cl
 void JobManager::Impl::Start() {
   const int workers = WorkersOf(limits_);
   for (int i = 0; i < workers; ++i) workers_.emplace_back([this] { Work(); });
+  ScheduleProgressCheck();
 }
 
 void JobManager::Impl::Shutdown() {
@@ -313,6 +345,8 @@ JobManager::Impl::JobPtr JobManager::Impl::Insert(const v1::CreateJobRequest& bo
       std::make_shared<HostedJob>(id, NewUid(), next_number_++, body, limits_.history_bytes_max);
   job.set_name(NameOf(*hosted));
   job.set_uid(hosted->uid);
+  job.set_server_build(
+      absl::StrCat(Version(), " (commit ", Revision(), ", engine ", nn::EngineLevel(), ")"));
   if (!job.has_seed()) job.set_seed(SeedOf(id));
   *job.mutable_create_time() = ToTimestamp(clock_->Now());
   if (admission.content != nullptr) {
@@ -452,19 +486,22 @@ std::string JobManager::Impl::WithStoredRules(const HostedJob& hosted, const v1:
 }
 
 void JobManager::Impl::EndAlerts(const JobPtr& job) {
+  MutexLock rules_lock(&job->rules_mu);
   if (feed_.Of(job->number)->firing == 0) return;
-  std::shared_ptr<const v1::Job> described;
-  std::shared_ptr<const v1::Checkpoint> checkpoint;
-  {
-    MutexLock lock(&mu_);
-    described = LifeOf(*job).job;
-    checkpoint = LifeOf(*job).checkpoint;
-  }
-  if (checkpoint == nullptr) return;
-  WithStoredRules(*job, *described, *checkpoint,
-                  [this](alerts::RuleEngine* rules, std::vector<v1::Alert>* changed) {
-                    rules->EndJob(clock_->Now(), changed);
-                  });
+  MutexLock lock(&mu_);
+  Life& life = LifeOf(*job);
+  if (life.checkpoint == nullptr) return;
+  StoreRules(WithStoredRules(*job, *life.job, *life.checkpoint,
+                             [this](alerts::RuleEngine* rules, std::vector<v1::Alert>* changed) {
+                               rules->EndJob(clock_->Now(), changed);
+                             }),
+             &life);
+}
+
+void JobManager::Impl::StoreRules(std::string state, Life* life) {
+  auto checkpoint = std::make_shared<v1::Checkpoint>(*life->checkpoint);
+  checkpoint->set_rules_state(std::move(state));
+  life->checkpoint = std::move(checkpoint);
 }
 
 void JobManager::Impl::ExpireGrace() {

@@ -2,6 +2,7 @@
 #define GRADWATCH_SERVER_JOBS_JOB_MANAGER_H_
 
 #include <cstdint>
+#include <map>
 #include <memory>
 #include <string>
 #include <vector>
@@ -26,14 +27,15 @@ namespace gradwatch::jobs {
 
 // Bounds of one server. What a request passes is refused with the limit quoted.
 struct JobLimits {
-  int cores = 0;               // That training shares (core_scheduler.h); 0: all of the machine.
-  int running_max = 0;         // Jobs that train at once; 0: one for each core.
-  int queued_max = 1000;       // Beyond: RESOURCE_EXHAUSTED.
-  int kept_max = 10'000;       // Jobs in all; the oldest final one makes room, else RESOURCE_EXHAUSTED.
+  int cores = 0;          // That training shares (core_scheduler.h); 0: all of the machine.
+  int running_max = 0;    // Jobs that train at once; 0: one for each core.
+  int queued_max = 1000;  // Beyond: RESOURCE_EXHAUSTED.
+  int kept_max = 10'000;  // Jobs in all; the oldest final one makes room, else RESOURCE_EXHAUSTED.
   // History and checkpoints of jobs that do not train. Beyond: as kept_max.
   int64_t kept_bytes_max = int64_t{4} << 30;
-  int64_t job_bytes_max = int64_t{4} << 30;    // Of one job. Beyond: INVALID_ARGUMENT.
-  int64_t total_bytes_max = int64_t{8} << 30;  // Of running and queued ones. Beyond: RESOURCE_EXHAUSTED.
+  int64_t job_bytes_max = int64_t{4} << 30;  // Of one job. Beyond: INVALID_ARGUMENT.
+  int64_t total_bytes_max = int64_t{8}
+                            << 30;  // Of running and queued ones. Beyond: RESOURCE_EXHAUSTED.
   int64_t history_bytes_max = int64_t{64} << 20;  // Kept statistics of one job.
   // Multiply-adds of one CheckGradients, and how many of them at once. Beyond: INVALID_ARGUMENT,
   // RESOURCE_EXHAUSTED.
@@ -45,19 +47,21 @@ struct JobLimits {
 
 // What the metrics show of one job; cheap to take, never blocks a trainer.
 struct JobSnapshot {
-  v1::Job job;                     // With latest_stats.
-  double norm_max_60s = 0.0;       // Largest finite norm before clipping in the last 60 s.
+  v1::Job job;                // With latest_stats.
+  double norm_max_60s = 0.0;  // Largest finite norm before clipping in the last 60 s.
   int64_t clipped_steps = 0;
-  int64_t nonfinite_entries = 0;   // NaN or infinite gradient entries, all steps.
+  int64_t nonfinite_entries = 0;  // NaN or infinite gradient entries, all steps.
   absl::Time last_step_time = absl::InfinitePast();
-  std::vector<v1::Alert> alerts;   // Firing, and resolved within the grace period.
+  // Firing, and resolved within the grace period; not what is silenced.
+  std::vector<v1::Alert> alerts;
   // Fired so far, by rule and severity.
   struct AlertCount {
-    v1::RuleId rule;
+    std::string rule_name;
     v1::Severity severity;
     int64_t count;
   };
   std::vector<AlertCount> alerts_total;
+  std::map<v1::Intervention::Kind, int64_t> interventions_total;
 };
 
 // Upper bounds, in seconds, of the step-duration histogram.
@@ -90,14 +94,30 @@ class JobManager {
   absl::StatusOr<v1::Job> Create(const v1::CreateJobRequest& request);
   absl::StatusOr<v1::Job> Get(absl::string_view name) const;
   absl::StatusOr<v1::ListJobsResponse> List(const v1::ListJobsRequest& request) const;
-  absl::StatusOr<v1::UpdateJobResponse> Update(const v1::UpdateJobRequest& request);  // Waits.
-  absl::Status Delete(const v1::DeleteJobRequest& request);                           // Waits.
-  absl::StatusOr<v1::JobActionResponse> Pause(absl::string_view name);                // Waits.
-  absl::StatusOr<v1::JobActionResponse> Resume(absl::string_view name);               // Waits.
-  absl::StatusOr<v1::JobActionResponse> Cancel(absl::string_view name);               // Waits.
+  absl::StatusOr<v1::UpdateJobResponse> Update(const v1::UpdateJobRequest& request);    // Waits.
+  absl::Status Delete(const v1::DeleteJobRequest& request);                             // Waits.
+  absl::StatusOr<v1::JobActionResponse> Pause(absl::string_view name);                  // Waits.
+  absl::StatusOr<v1::JobActionResponse> Resume(absl::string_view name);                 // Waits.
+  absl::StatusOr<v1::JobActionResponse> Cancel(absl::string_view name);                 // Waits.
+  absl::StatusOr<v1::JobActionResponse> Advance(const v1::AdvanceJobRequest& request);  // Waits.
+
+  absl::StatusOr<v1::ListInterventionsResponse> ListInterventions(
+      const v1::ListInterventionsRequest& request) const;
 
   absl::StatusOr<v1::QueryStatsResponse> QueryStats(const v1::QueryStatsRequest& request) const;
+  // Reads the whole history: milliseconds for 100,000 steps.
+  absl::StatusOr<v1::ClipAdvice> GetClipAdvice(const v1::GetClipAdviceRequest& request) const;
   absl::StatusOr<v1::ListAlertsResponse> ListAlerts(const v1::ListAlertsRequest& request) const;
+
+  // As the methods of AlertService of the same names.
+  absl::StatusOr<v1::Alert> AcknowledgeAlert(const v1::AcknowledgeAlertRequest& request);
+  absl::StatusOr<v1::Silence> SilenceRule(const v1::SilenceRuleRequest& request);
+  absl::StatusOr<v1::ListSilencesResponse> ListSilences(
+      const v1::ListSilencesRequest& request) const;
+  absl::Status DeleteSilence(const v1::DeleteSilenceRequest& request);
+  // Runs on the calling thread and takes as long as the history is.
+  absl::StatusOr<v1::EvaluateRulesResponse> EvaluateRules(
+      const v1::EvaluateRulesRequest& request) const;
 
   // The weights now: of a running job those of the next step boundary. Waits.
   // FAILED_PRECONDITION when the job has not run yet.
@@ -120,7 +140,7 @@ class JobManager {
   struct StatsPortion {
     StepRecords steps;
     int64_t dropped_before = 0;
-    v1::FoldedStats folded;          // With count 0 when nothing was folded.
+    v1::FoldedStats folded;              // With count 0 when nothing was folded.
     std::unique_ptr<v1::Job> final_job;  // Set in the last portion.
   };
   class StatsReader {

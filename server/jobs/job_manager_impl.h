@@ -27,10 +27,12 @@ namespace gradwatch::jobs {
 
 // How the manager works. One lock guards the life-cycle of all jobs; what changes at each step
 // (StepLog, Progress, AlertFeed) has locks of its own, so that training never waits for a list.
-// Lock order: mu_, then any leaf lock. Callbacks of readers run with no lock of ours held.
+// Lock order: a job's rules_mu, then mu_, then any leaf lock. Callbacks of readers run with no lock
+// of ours held, but for those of alerts, which may hold the first two.
 //
 // job_manager.cc: creation, queue, shutdown · job_control.cc: pause, resume, cancel, update,
-// delete · job_queries.cc: reading · job_worker.cc: training.
+// delete · job_queries.cc: reading · job_advice.cc: advice · job_alerts.cc: acknowledgements,
+// silences, replays, stalls · job_worker.cc: training.
 class JobManager::Impl : public std::enable_shared_from_this<JobManager::Impl> {
  public:
   Impl(JobLimits limits, DatasetStore* datasets, const Clock* clock, TrainerFactory trainers);
@@ -45,8 +47,17 @@ class JobManager::Impl : public std::enable_shared_from_this<JobManager::Impl> {
   absl::StatusOr<v1::JobActionResponse> Pause(absl::string_view name);
   absl::StatusOr<v1::JobActionResponse> Resume(absl::string_view name);
   absl::StatusOr<v1::JobActionResponse> Cancel(absl::string_view name);
+  absl::StatusOr<v1::JobActionResponse> Advance(const v1::AdvanceJobRequest& request);
+  absl::StatusOr<v1::ListInterventionsResponse> ListInterventions(
+      const v1::ListInterventionsRequest& request);
   absl::StatusOr<v1::QueryStatsResponse> QueryStats(const v1::QueryStatsRequest& request);
+  absl::StatusOr<v1::ClipAdvice> GetClipAdvice(const v1::GetClipAdviceRequest& request);
   absl::StatusOr<v1::ListAlertsResponse> ListAlerts(const v1::ListAlertsRequest& request);
+  absl::StatusOr<v1::Alert> AcknowledgeAlert(const v1::AcknowledgeAlertRequest& request);
+  absl::StatusOr<v1::Silence> SilenceRule(const v1::SilenceRuleRequest& request);
+  absl::StatusOr<v1::ListSilencesResponse> ListSilences(const v1::ListSilencesRequest& request);
+  absl::Status DeleteSilence(const v1::DeleteSilenceRequest& request);
+  absl::StatusOr<v1::EvaluateRulesResponse> EvaluateRules(const v1::EvaluateRulesRequest& request);
   absl::StatusOr<Weights> GetWeights(absl::string_view name);
   absl::StatusOr<v1::CheckGradientsResponse> CheckGradients(
       const v1::CheckGradientsRequest& request);
@@ -120,9 +131,24 @@ class JobManager::Impl : public std::enable_shared_from_this<JobManager::Impl> {
   // `action` changes and returns their state.
   std::string WithStoredRules(const HostedJob& hosted, const v1::Job& job,
                               const v1::Checkpoint& checkpoint, RulesAction action);
+  // Puts the state of the rules into the checkpoint.
+  void StoreRules(std::string state, Life* life) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void EndAlerts(const JobPtr& job) ABSL_LOCKS_EXCLUDED(mu_);
   // Ends the alerts of the jobs whose grace period is over.
   void ExpireGrace() ABSL_LOCKS_EXCLUDED(mu_);
+
+  // --- Alerts of any job.
+  using RulesChange = absl::FunctionRef<absl::Status(alerts::RuleEngine*, std::vector<v1::Alert>*)>;
+  // Runs `change` on the rules of a job, wherever they are, and publishes what it changes.
+  // FAILED_PRECONDITION when the job has none because it has not run yet.
+  absl::Status WithRules(const JobPtr& job, RulesChange change) ABSL_LOCKS_EXCLUDED(mu_);
+  void PublishRules(const HostedJob& job, const std::vector<v1::Alert>& changed)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(job.rules_mu);
+  // Looks for jobs that finish no step, every second.
+  void ScheduleProgressCheck();
+  void CheckProgress() ABSL_LOCKS_EXCLUDED(mu_);
+  absl::StatusOr<JobPtr> FindJob(absl::string_view name, absl::string_view field) const
+      ABSL_LOCKS_EXCLUDED(mu_);
 
   // --- Control.
   absl::StatusOr<JobPtr> Find(absl::string_view name, absl::string_view field = "name") const
@@ -130,13 +156,18 @@ class JobManager::Impl : public std::enable_shared_from_this<JobManager::Impl> {
   absl::Status CheckAlive(const Life& life) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   absl::StatusOr<v1::JobActionResponse> AwaitPause(const JobPtr& job, int64_t pauses_before);
   absl::StatusOr<v1::JobActionResponse> AwaitCancel(const JobPtr& job);
+  absl::StatusOr<v1::JobActionResponse> AwaitAdvance(const JobPtr& job, int64_t pause_before,
+                                                     int64_t pauses_before);
   absl::StatusOr<v1::JobActionResponse> Requeue(const JobPtr& job);
   v1::JobActionResponse Answer(const JobPtr& job, int64_t effective_step);
   void CancelStopped(const JobPtr& job) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   absl::StatusOr<v1::Job> Edited(HostedJob& job, const v1::UpdateJobRequest& request,
                                  const std::vector<std::string>& paths) const
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
-  void EditStopped(HostedJob& job, const v1::Job& settings, const std::vector<std::string>& paths)
+  // Applies the edit of a job without a worker and records it.
+  void EditStopped(HostedJob& job, BoundaryRequest* edit) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  // Notes what `edit`, in force from edit->step on, changed since `before`.
+  void RecordEdit(HostedJob& job, const v1::Job& before, BoundaryRequest* edit)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
 
   // --- Reading.

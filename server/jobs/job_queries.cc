@@ -13,6 +13,7 @@
 #include "server/jobs/job_filter.h"
 #include "server/jobs/job_manager_impl.h"
 #include "server/jobs/names.h"
+#include "server/jobs/shadow_summary.h"
 #include "server/jobs/stats_reader.h"
 #include "server/jobs/timestamp.h"
 
@@ -51,6 +52,12 @@ v1::Job JobManager::Impl::Assemble(const View& view) const {
     job.set_clip_rate(static_cast<double>(progress.clipped_steps) /
                       static_cast<double>(progress.step));
   }
+  for (int i = 0; i < job.shadow_clips_size(); ++i) {
+    const auto at = static_cast<size_t>(i);
+    *job.add_shadow_summaries() =
+        ShadowSummaryOf(job.shadow_clips(i), progress.shadow_clipped_steps[at],
+                        progress.shadow_coefficients[at], progress.step);
+  }
   if (progress.latest != nullptr) {
     GRADWATCH_CHECK(ParseScalars(*progress.latest, job.mutable_latest_stats()));
   }
@@ -62,6 +69,10 @@ v1::Job JobManager::Impl::Assemble(const View& view) const {
   }
   job.set_alerts_firing(feed_.Of(view.hosted->number)->firing);
   job.set_queue_position(view.queue_position);
+  job.set_interventions(view.hosted->interventions.total());
+  if (const auto newest = view.hosted->interventions.newest()) {
+    *job.mutable_latest_intervention() = *newest;
+  }
   return job;
 }
 
@@ -181,6 +192,33 @@ absl::StatusOr<v1::QueryStatsResponse> JobManager::Impl::QueryStats(
   if (last != nullptr && last->step() > newest && last->step() >= request.from_step() &&
       last->step() <= asked_to) {
     *response.add_evaluations() = *last;
+  }
+  return response;
+}
+
+// --- Interventions.
+
+absl::StatusOr<v1::ListInterventionsResponse> JobManager::Impl::ListInterventions(
+    const v1::ListInterventionsRequest& request) {
+  const std::string query = absl::StrCat("interventions?parent=", request.parent());
+  ASSIGN_OR_RETURN(const int size, PageSize(request.page_size()));
+  ASSIGN_OR_RETURN(const std::vector<int64_t> position,
+                   PagePosition(request.page_token(), query, 1));
+  JobPtr job;
+  {
+    MutexLock lock(&mu_);
+    ASSIGN_OR_RETURN(job, Find(request.parent(), "parent"));
+  }
+  const int64_t after = position.empty() ? 0 : position[0];
+  // One more tells whether there is a next page.
+  const auto view = job->interventions.After(after, static_cast<size_t>(size) + 1);
+  v1::ListInterventionsResponse response;
+  response.set_forgotten(view.forgotten);
+  const size_t shown = std::min(view.kept.size(), static_cast<size_t>(size));
+  for (size_t i = 0; i < shown; ++i) *response.add_interventions() = *view.kept[i];
+  if (shown < view.kept.size()) {
+    const int64_t last = std::max(after, view.forgotten) + static_cast<int64_t>(shown);
+    response.set_next_page_token(PageToken(query, {last}));
   }
   return response;
 }
@@ -374,11 +412,14 @@ JobSnapshot JobManager::Impl::Snapshot(const View& view) const {
   for (const auto& alert : published->alerts) {
     const bool recent = alert->state() == v1::Alert::STATE_FIRING ||
                         now - FromTimestamp(alert->resolve_time()) < limits_.grace_period;
-    if (recent) snapshot.alerts.push_back(*alert);
+    const bool silenced =
+        alert->has_silenced_until() && now < FromTimestamp(alert->silenced_until());
+    if (recent && !silenced) snapshot.alerts.push_back(*alert);
   }
   for (const auto& [key, count] : published->fired) {
     snapshot.alerts_total.push_back({key.first, key.second, count});
   }
+  snapshot.interventions_total = view.hosted->interventions.CountByKind();
   return snapshot;
 }
 

@@ -83,8 +83,20 @@ class JobManager::Impl::Worker {
       described_ = impl_->LifeOf(*job_).job;
     }
     job_->changes.NotifyAll();
-    rules_ = std::make_unique<alerts::RuleEngine>(*described_);
-    if (checkpoint != nullptr) RETURN_IF_ERROR(rules_->LoadState(checkpoint->rules_state()));
+    return BuildRules();
+  }
+
+  absl::Status BuildRules() {
+    auto rules = std::make_unique<alerts::RuleEngine>(*described_);
+    MutexLock rules_lock(&job_->rules_mu);
+    std::shared_ptr<const v1::Checkpoint> checkpoint;
+    {
+      // Somebody may have acknowledged an alert since Build looked.
+      MutexLock lock(&impl_->mu_);
+      checkpoint = impl_->LifeOf(*job_).checkpoint;
+    }
+    if (checkpoint != nullptr) RETURN_IF_ERROR(rules->LoadState(checkpoint->rules_state()));
+    job_->rules = std::move(rules);
     return absl::OkStatus();
   }
 
@@ -107,8 +119,11 @@ class JobManager::Impl::Worker {
         RecordFinalEvaluation();
         return Outcome::kSucceed;
       }
+      if (trainer_->step() >= job_->pause_before && TakePause()) return Outcome::kPause;
       Step();
-      if (trainer_->nonfinite_in_a_row() >= described_->training().non_finite().consecutive_max()) {
+      if (failure_.has_value()) return Outcome::kFail;
+      if (!described_->has_ladder() &&
+          trainer_->nonfinite_in_a_row() >= described_->training().non_finite().consecutive_max()) {
         return FailNonFinite();
       }
     }
@@ -128,15 +143,55 @@ class JobManager::Impl::Worker {
     const absl::Time now = impl_->clock_->Now();
     *stats_.mutable_time() = ToTimestamp(now);
     stats_.set_duration_us(duration / 1000);
+    RecordInterventions(now);
 
     // In this order: who sees the step in the stream finds its alerts and the job's progress.
-    changed_.clear();
-    rules_->Observe(stats_, now, &changed_);
-    PublishAlerts(now);
+    ObserveRules(now);
     const auto record = MakeRecord(stats_);
     RecordProgress(record, now);
     if (job_->log.Append(record)) impl_->dispatcher_.Post(job_);
     impl_->CountStep(static_cast<double>(duration) * 1e-9);
+  }
+
+  void ObserveRules(absl::Time now) {
+    MutexLock lock(&job_->rules_mu);
+    changed_.clear();
+    job_->rules->Observe(stats_, now, &changed_);
+    PublishAlerts(now);
+  }
+
+  // Into the step's record: edits that came before it, then what the ladder did.
+  void RecordInterventions(absl::Time now) {
+    auto* const told = stats_.mutable_interventions();
+    google::protobuf::RepeatedPtrField<v1::Intervention> actions;
+    actions.Swap(told);
+    job_->interventions.TakeUntold(told);
+    for (v1::Intervention& action : actions) {
+      *action.mutable_time() = ToTimestamp(now);
+      action.set_author("ladder");
+      TakeOver(action);
+      *told->Add() = *job_->interventions.Add(described_->name(), std::move(action), true);
+    }
+  }
+
+  // What the ladder changed in the trainer, for all to see.
+  void TakeOver(const v1::Intervention& action) {
+    if (action.kind() == v1::Intervention::KIND_STOP) {
+      Fail(v1::Failure::REASON_LADDER_EXHAUSTED, action.cause());
+      failure_->set_step(action.step());
+    }
+    if (action.changes().empty()) return;
+    const std::vector<std::string> rate = {"optimizer.learning_rate"};
+    v1::Job settings;
+    settings.mutable_optimizer()->set_learning_rate(trainer_->learning_rate());
+    MutexLock lock(&impl_->mu_);
+    Life& life = impl_->LifeOf(*job_);
+    impl_->Edit(*job_, [&](v1::Job* job) { ApplyPaths(settings, rate, job); });
+    described_ = life.job;
+    life.accepted = *life.job;
+    for (const auto& waiting : life.requests) {
+      ApplyPaths(waiting->settings, waiting->paths, &life.accepted);
+    }
   }
 
   void RecordProgress(const std::shared_ptr<const StepRecord>& record, absl::Time now) {
@@ -148,6 +203,11 @@ class JobManager::Impl::Worker {
     progress.clipped_steps += record->clipped ? 1 : 0;
     progress.nonfinite_steps += record->nonfinite ? 1 : 0;
     progress.nonfinite_entries += stats_.nonfinite_count();
+    for (int i = 0; i < stats_.shadow_reports_size(); ++i) {
+      const v1::ShadowReport& shadow = stats_.shadow_reports(i);
+      progress.shadow_clipped_steps[static_cast<size_t>(i)] += shadow.clipped() ? 1 : 0;
+      progress.shadow_coefficients[static_cast<size_t>(i)] += shadow.coefficient();
+    }
     progress.latest = record;
     progress.last_step_time = now;
     if (std::isfinite(record->norm_before)) progress.norm.Add(now, record->norm_before);
@@ -171,21 +231,19 @@ class JobManager::Impl::Worker {
   }
 
   // Events at once; between them, now and then, the values of what fires or is pending.
-  void PublishAlerts(absl::Time now) {
+  void PublishAlerts(absl::Time now) ABSL_EXCLUSIVE_LOCKS_REQUIRED(job_->rules_mu) {
     if (changed_.empty()) {
       if (now - published_ < kAlertRefresh) return;
       published_ = now;
-      if (quiet_ && rules_->firing() == 0 && rules_->pending().empty()) return;
+      if (quiet_ && job_->rules->firing() == 0 && job_->rules->pending().empty()) return;
     }
     PublishAlertsNow(now);
   }
 
-  void PublishAlertsNow(absl::Time now) {
-    const auto before = impl_->feed_.Of(job_->number);
-    const auto next = Publication(*rules_, changed_, *before);
+  void PublishAlertsNow(absl::Time now) ABSL_EXCLUSIVE_LOCKS_REQUIRED(job_->rules_mu) {
     published_ = now;
-    quiet_ = next->firing == 0 && next->pending.empty();
-    impl_->feed_.Publish(job_->number, next, changed_);
+    quiet_ = job_->rules->firing() == 0 && job_->rules->pending().empty();
+    impl_->PublishRules(*job_, changed_);
   }
 
   // --- The mailbox.
@@ -204,14 +262,24 @@ class JobManager::Impl::Worker {
     return Outcome::kGoOn;
   }
 
+  // Whether the steps of Advance are done.
+  bool TakePause() {
+    MutexLock lock(&impl_->mu_);
+    if (trainer_->step() < job_->pause_before) return false;
+    Life& life = impl_->LifeOf(*job_);
+    life.pause_taken = true;
+    if (!life.cancel_asked) impl_->SetState(*job_, v1::Job::STATE_PAUSING);
+    return true;
+  }
+
   void AnswerRequests() {
     std::shared_ptr<const v1::Checkpoint> weights;
     while (const auto request = NextRequest()) {
       absl::Status status;
       if (!request->paths.empty()) {
-        status = ApplyEdit(*request);
+        status = ApplyEdit(request.get());
       } else if (weights == nullptr) {
-        weights = std::make_shared<const v1::Checkpoint>(trainer_->Save());
+        weights = std::make_shared<const v1::Checkpoint>(Save());
       }
       MutexLock lock(&impl_->mu_);
       request->done = true;
@@ -231,7 +299,9 @@ class JobManager::Impl::Worker {
   }
 
   // All or nothing: the trainer takes the settings first, since it may refuse.
-  absl::Status ApplyEdit(const BoundaryRequest& request) {
+  absl::Status ApplyEdit(BoundaryRequest* edit) {
+    const BoundaryRequest& request = *edit;
+    edit->step = trainer_->step();
     v1::Job edited;
     {
       MutexLock lock(&impl_->mu_);
@@ -241,16 +311,19 @@ class JobManager::Impl::Worker {
     absl::Status status = CheckStepLimit(edited, trainer_->step());
     if (status.ok()) status = trainer_->ApplySettings(edited);
     if (status.ok() && RulesSee(request.paths)) {
+      MutexLock lock(&job_->rules_mu);
       changed_.clear();
-      rules_->SetRules(edited, impl_->clock_->Now(), &changed_);
+      job_->rules->SetRules(edited, impl_->clock_->Now(), &changed_);
       PublishAlertsNow(impl_->clock_->Now());
     }
     {
       MutexLock lock(&impl_->mu_);
       Life& life = impl_->LifeOf(*job_);
       if (status.ok()) {
+        const auto before = life.job;
         impl_->Edit(*job_, [&](v1::Job* job) { ApplyPaths(request.settings, request.paths, job); });
         described_ = life.job;
+        impl_->RecordEdit(*job_, *before, edit);
       } else {
         life.accepted = *life.job;
         for (const auto& waiting : life.requests) {
@@ -291,12 +364,20 @@ class JobManager::Impl::Worker {
     return Outcome::kFail;
   }
 
+  v1::Checkpoint Save() const {
+    v1::Checkpoint checkpoint = trainer_->Save();
+    for (const auto& entry : job_->interventions.After(0, InterventionLog::kKeptMax).kept) {
+      *checkpoint.add_interventions() = *entry;
+    }
+    return checkpoint;
+  }
+
   // Everything that is needed to continue, or null when there is none.
-  std::shared_ptr<const v1::Checkpoint> Checkpoint() {
-    if (trainer_ == nullptr || rules_ == nullptr) return nullptr;
+  std::shared_ptr<const v1::Checkpoint> Checkpoint() ABSL_EXCLUSIVE_LOCKS_REQUIRED(job_->rules_mu) {
+    if (trainer_ == nullptr || job_->rules == nullptr) return nullptr;
     try {
-      auto checkpoint = std::make_shared<v1::Checkpoint>(trainer_->Save());
-      checkpoint->set_rules_state(rules_->SaveState());
+      auto checkpoint = std::make_shared<v1::Checkpoint>(Save());
+      checkpoint->set_rules_state(job_->rules->SaveState());
       return checkpoint;
     } catch (const std::bad_alloc&) {
       return nullptr;
@@ -304,33 +385,12 @@ class JobManager::Impl::Worker {
   }
 
   void Leave(Outcome outcome) {
-    const auto checkpoint = Checkpoint();
-    if (outcome == Outcome::kPause && checkpoint == nullptr) {
-      outcome = Fail(v1::Failure::REASON_OUT_OF_MEMORY,
-                     "the memory for the checkpoint of the pause cannot be had");
-    }
-    if (rules_ != nullptr) {
-      changed_.clear();
-      PublishAlertsNow(impl_->clock_->Now());
-    }
-    trainer_.reset();
-    seat_.reset();
     bool final = false;
     bool deleted = false;
     {
-      MutexLock lock(&impl_->mu_);
-      Life& life = impl_->LifeOf(*job_);
-      if (checkpoint != nullptr) {
-        life.checkpoint = checkpoint;
-        life.checkpoint_job = life.job;
-      }
-      if (outcome == Outcome::kPause && life.cancel_asked) outcome = Outcome::kCancel;
-      final = Settle(outcome, &life);
-      for (const auto& request : std::exchange(life.requests, {})) AnswerLate(request.get(), &life);
-      life.with_worker = false;
-      life.pause_asked = life.pause_taken = life.cancel_asked = false;
-      job_->mail = false;
-      deleted = life.deleted;
+      MutexLock rules_lock(&job_->rules_mu);
+      Settle(outcome, &final, &deleted);
+      job_->rules.reset();
     }
     if (deleted) {
       impl_->AnnounceForgotten({job_});
@@ -341,8 +401,37 @@ class JobManager::Impl::Worker {
     }
   }
 
+  // Puts down what stays of the job; who looks for its rules finds them in the checkpoint then.
+  void Settle(Outcome outcome, bool* final, bool* deleted)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(job_->rules_mu) {
+    const auto checkpoint = Checkpoint();
+    if (outcome == Outcome::kPause && checkpoint == nullptr) {
+      outcome = Fail(v1::Failure::REASON_OUT_OF_MEMORY,
+                     "the memory for the checkpoint of the pause cannot be had");
+    }
+    if (job_->rules != nullptr) {
+      changed_.clear();
+      PublishAlertsNow(impl_->clock_->Now());
+    }
+    trainer_.reset();
+    seat_.reset();
+    MutexLock lock(&impl_->mu_);
+    Life& life = impl_->LifeOf(*job_);
+    if (checkpoint != nullptr) {
+      life.checkpoint = checkpoint;
+      life.checkpoint_job = life.job;
+    }
+    if (outcome == Outcome::kPause && life.cancel_asked) outcome = Outcome::kCancel;
+    *final = TakeState(outcome, &life);
+    for (const auto& request : std::exchange(life.requests, {})) AnswerLate(request.get(), &life);
+    life.with_worker = false;
+    life.pause_asked = life.pause_taken = life.cancel_asked = false;
+    job_->mail = false;
+    *deleted = life.deleted;
+  }
+
   // Whether the job is final now.
-  bool Settle(Outcome outcome, Life* life) ABSL_EXCLUSIVE_LOCKS_REQUIRED(impl_->mu_) {
+  bool TakeState(Outcome outcome, Life* life) ABSL_EXCLUSIVE_LOCKS_REQUIRED(impl_->mu_) {
     switch (outcome) {
       case Outcome::kAbandon:
         return false;
@@ -350,6 +439,7 @@ class JobManager::Impl::Worker {
         impl_->ReleaseAdmission(*job_);
         life->stop_step = job_->GetProgress().step;
         ++life->pauses;
+        job_->pause_before = HostedJob::kNoPause;
         impl_->SetState(*job_, v1::Job::STATE_PAUSED);
         impl_->CountKept(*job_);
         return false;
@@ -384,7 +474,7 @@ class JobManager::Impl::Worker {
       v1::Job edited = *life->job;
       ApplyPaths(request->settings, request->paths, &edited);
       request->status = CheckStepLimit(edited, request->step);
-      if (request->status.ok()) impl_->EditStopped(*job_, request->settings, request->paths);
+      if (request->status.ok()) impl_->EditStopped(*job_, request);
     }
   }
 
@@ -394,7 +484,6 @@ class JobManager::Impl::Worker {
   std::unique_ptr<train::Trainer> trainer_;
   std::unique_ptr<CoreScheduler::Seat> seat_;
   int threads_ = 1;  // What the trainer was told, or has at first.
-  std::unique_ptr<alerts::RuleEngine> rules_;
   std::optional<v1::Failure> failure_;
 
   // Of the present step.

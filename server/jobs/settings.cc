@@ -2,10 +2,14 @@
 
 #include <algorithm>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "absl/strings/str_split.h"
+#include "google/protobuf/util/json_util.h"
 #include "google/protobuf/util/message_differencer.h"
 #include "proto/support/errors.h"
+#include "server/base/check.h"
 #include "server/jobs/names.h"
 #include "server/train/trainer.h"
 
@@ -42,6 +46,8 @@ const LiveSetting kLiveSettings[] = {
      }},
     {"rules", true, true, [](const v1::Job& job) { return !job.rules().empty(); },
      [](const v1::Job& from, v1::Job* to) { *to->mutable_rules() = from.rules(); }},
+    {"custom_rules", true, true, [](const v1::Job& job) { return !job.custom_rules().empty(); },
+     [](const v1::Job& from, v1::Job* to) { *to->mutable_custom_rules() = from.custom_rules(); }},
     {"training.step_limit", true, false,
      [](const v1::Job& job) { return job.training().has_step_limit(); },
      [](const v1::Job& from, v1::Job* to) {
@@ -50,6 +56,17 @@ const LiveSetting kLiveSettings[] = {
          to->mutable_training()->set_step_limit(from.training().step_limit());
        }
      }},
+    {"training.truncation", true, false,
+     [](const v1::Job& job) { return job.training().has_truncation(); },
+     [](const v1::Job& from, v1::Job* to) {
+       to->mutable_training()->clear_truncation();
+       if (from.training().has_truncation()) {
+         to->mutable_training()->set_truncation(from.training().truncation());
+       }
+     }},
+    {"statistics_level", true, false,
+     [](const v1::Job& job) { return job.statistics_level() != v1::STATISTICS_LEVEL_UNSPECIFIED; },
+     [](const v1::Job& from, v1::Job* to) { to->set_statistics_level(from.statistics_level()); }},
 };
 
 const LiveSetting* Find(absl::string_view path) {
@@ -65,7 +82,46 @@ std::string Allowed() {
   });
 }
 
+// What JSON of a job with only the setting at `path` has before the value:
+// {"training":{"truncation":
+std::string JsonBefore(absl::string_view path) {
+  std::string before;
+  for (const absl::string_view part : absl::StrSplit(path, '.')) {
+    absl::StrAppend(&before, "{\"", part, "\":");
+  }
+  return before;
+}
+
+// Empty when it is not set.
+std::string ValueOf(const LiveSetting& setting, const v1::Job& job) {
+  v1::Job only;
+  setting.copy(job, &only);
+  google::protobuf::util::JsonPrintOptions options;
+  options.preserve_proto_field_names = true;
+  std::string json;
+  GRADWATCH_CHECK(google::protobuf::util::MessageToJsonString(only, &json, options).ok());
+  const std::string before = JsonBefore(setting.path);
+  if (!absl::StartsWith(json, before)) return "";
+  const auto depth = static_cast<size_t>(std::count(before.begin(), before.end(), '{'));
+  return json.substr(before.size(), json.size() - before.size() - depth);
+}
+
 }  // namespace
+
+std::vector<v1::SettingChange> ChangesBetween(const v1::Job& before, const v1::Job& after,
+                                              const std::vector<std::string>& paths) {
+  std::vector<v1::SettingChange> changes;
+  for (const std::string& path : paths) {
+    const LiveSetting* setting = Find(path);
+    if (!setting->seen_by_steps && !setting->seen_by_rules) continue;
+    v1::SettingChange change;
+    change.set_path(path);
+    change.set_old_value(ValueOf(*setting, before));
+    change.set_new_value(ValueOf(*setting, after));
+    if (change.old_value() != change.new_value()) changes.push_back(std::move(change));
+  }
+  return changes;
+}
 
 absl::StatusOr<std::vector<std::string>> UpdatePaths(const v1::UpdateJobRequest& request) {
   std::vector<std::string> paths;
@@ -113,11 +169,15 @@ v1::Job RequestedPart(const v1::Job& job) {
   if (job.has_model()) *part.mutable_model() = job.model();
   if (job.has_optimizer()) *part.mutable_optimizer() = job.optimizer();
   if (job.has_clipping()) *part.mutable_clipping() = job.clipping();
+  *part.mutable_shadow_clips() = job.shadow_clips();
   if (job.has_training()) *part.mutable_training() = job.training();
   if (job.has_evaluation()) *part.mutable_evaluation() = job.evaluation();
   part.set_statistics_level(job.statistics_level());
   *part.mutable_rules() = job.rules();
+  *part.mutable_custom_rules() = job.custom_rules();
   if (job.has_seed()) part.set_seed(job.seed());
+  if (job.has_ladder()) *part.mutable_ladder() = job.ladder();
+  if (job.has_fault_injection()) *part.mutable_fault_injection() = job.fault_injection();
   return part;
 }
 

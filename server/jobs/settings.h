@@ -6,6 +6,7 @@
 
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
+#include "gradwatch/v1/intervention.pb.h"
 #include "gradwatch/v1/job.pb.h"
 #include "gradwatch/v1/job_service.pb.h"
 
@@ -17,6 +18,11 @@ absl::StatusOr<std::vector<std::string>> UpdatePaths(const v1::UpdateJobRequest&
 
 // Copies the settings at `paths` from `from` to `to`; what is unset there gets its default.
 void ApplyPaths(const v1::Job& from, const std::vector<std::string>& paths, v1::Job* to);
+
+// What an edit at `paths` from `before` to `after` changed of what training or the rules see.
+// Values as v1::SettingChange says.
+std::vector<v1::SettingChange> ChangesBetween(const v1::Job& before, const v1::Job& after,
+                                              const std::vector<std::string>& paths);
 
 // Whether some path is one that training or the rules see, so that it has to wait for a step
 // boundary.

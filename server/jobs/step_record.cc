@@ -57,6 +57,23 @@ bool ReadGrowth(CodedInputStream* input, StepRecord* record) {
   return ok;
 }
 
+bool ReadShadow(CodedInputStream* input, StepRecord* record) {
+  uint32_t length = 0;
+  if (!input->ReadVarint32(&length)) return false;
+  const auto outer = input->PushLimit(static_cast<int>(length));
+  bool clipped = false;
+  bool ok = true;
+  while (const uint32_t tag = ok ? input->ReadTag() : 0) {
+    const int field = WireFormatLite::GetTagFieldNumber(tag);
+    ok = field == v1::ShadowReport::kClippedFieldNumber ? ReadFlag(input, &clipped)
+                                                        : WireFormatLite::SkipField(input, tag);
+  }
+  input->PopLimit(outer);
+  if (clipped) record->shadows_clipped |= static_cast<uint8_t>(1U << record->shadows);
+  ++record->shadows;
+  return ok;
+}
+
 // Passes the top-level field of a StepStats that begins with `tag`, taking what folding needs.
 bool TakeField(uint32_t tag, CodedInputStream* input, StepRecord* record) {
   switch (WireFormatLite::GetTagFieldNumber(tag)) {
@@ -75,12 +92,17 @@ bool TakeField(uint32_t tag, CodedInputStream* input, StepRecord* record) {
       return ReadFlag(input, &record->skipped);
     case StepStats::kGrowthFieldNumber:
       return ReadGrowth(input, record);
+    case StepStats::kShadowReportsFieldNumber:
+      return ReadShadow(input, record);
     case StepStats::kNonfiniteCountFieldNumber:  // Above 0, or it would not be there.
     case StepStats::kNonfiniteOriginFieldNumber:
       record->nonfinite = true;
       return WireFormatLite::SkipField(input, tag);
     case StepStats::kEvaluationFieldNumber:
       record->evaluated = true;
+      return WireFormatLite::SkipField(input, tag);
+    case StepStats::kInterventionsFieldNumber:
+      record->intervened = true;
       return WireFormatLite::SkipField(input, tag);
     default:
       return WireFormatLite::SkipField(input, tag);
@@ -122,6 +144,8 @@ Runs TakeFields(const std::string& message, StepRecord* record) {
   return runs;
 }
 
+constexpr int kFoldedInterventionsMax = 1000;
+
 void FoldValue(double value, v1::Range* range) {
   if (!std::isfinite(value)) return;
   const int64_t count = range->count() + 1;
@@ -132,6 +156,15 @@ void FoldValue(double value, v1::Range* range) {
   range->set_mean(range->mean() * (1.0 - share) + value * share);
   range->set_last(value);
   range->set_count(count);
+}
+
+void FoldInterventions(const StepRecord& record, v1::FoldedStats* folded) {
+  StepStats stats;
+  GRADWATCH_CHECK(ParseScalars(record, &stats));
+  for (v1::Intervention& intervention : *stats.mutable_interventions()) {
+    if (folded->interventions_size() == kFoldedInterventionsMax) return;
+    folded->add_interventions()->Swap(&intervention);
+  }
 }
 
 }  // namespace
@@ -189,6 +222,12 @@ bool ParseScalars(const StepRecord& record, StepStats* stats) {
   return stats->ParseFromArray(record.scalars.data(), static_cast<int>(record.scalars.size()));
 }
 
+bool ParseRecord(const StepRecord& record, StepStats* stats) {
+  // Details stand right behind the scalars.
+  return stats->ParseFromArray(record.scalars.data(),
+                               static_cast<int>(record.scalars.size() + record.details.size()));
+}
+
 void Fold(const StepRecord& record, v1::FoldedStats* folded) {
   if (folded->count() == 0) folded->set_first_step(record.step);
   folded->set_last_step(record.step);
@@ -200,6 +239,12 @@ void Fold(const StepRecord& record, v1::FoldedStats* folded) {
   folded->set_clipped_steps(folded->clipped_steps() + (record.clipped ? 1 : 0));
   folded->set_skipped_steps(folded->skipped_steps() + (record.skipped ? 1 : 0));
   folded->set_nonfinite_steps(folded->nonfinite_steps() + (record.nonfinite ? 1 : 0));
+  for (int i = 0; i < record.shadows; ++i) {
+    if (folded->shadow_clipped_steps_size() == i) folded->add_shadow_clipped_steps(0);
+    const int64_t clipped = (record.shadows_clipped >> i) & 1;
+    folded->set_shadow_clipped_steps(i, folded->shadow_clipped_steps(i) + clipped);
+  }
+  if (record.intervened) FoldInterventions(record, folded);
 }
 
 }  // namespace gradwatch::jobs

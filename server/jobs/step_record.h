@@ -36,7 +36,10 @@ struct StepRecord {
   bool clipped = false;
   bool skipped = false;
   bool nonfinite = false;
-  bool evaluated = false;  // `scalars` hold an evaluation.
+  bool evaluated = false;       // `scalars` hold an evaluation.
+  bool intervened = false;      // `scalars` hold interventions.
+  uint8_t shadows = 0;          // Shadow clips that reported.
+  uint8_t shadows_clipped = 0;  // Bit i: the i-th would have clipped.
 
   std::string storage;
 
@@ -109,6 +112,9 @@ void ViewRecord(absl::string_view wire, StepRecord* record);
 
 // Fills `stats` with all but the details.
 bool ParseScalars(const StepRecord& record, v1::StepStats* stats);
+
+// Fills `stats` with all of it.
+bool ParseRecord(const StepRecord& record, v1::StepStats* stats);
 
 // Adds `record` to `folded`: extremes, means and counts stay exact.
 void Fold(const StepRecord& record, v1::FoldedStats* folded);

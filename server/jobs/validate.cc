@@ -10,6 +10,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "server/alerts/custom_rule.h"
 #include "server/alerts/rule_catalogue.h"
 #include "server/data/source.h"
 #include "server/jobs/names.h"
@@ -342,16 +343,16 @@ void CheckNormClip(const Clip& clip, const std::string& field, Checker* check) {
   check->Enum(field + ".convention", clip.convention(), *v1::NormConvention_descriptor());
 }
 
-void CheckClipping(const v1::Clipping& clipping, Checker* check) {
-  if (clipping.policies_size() > kPoliciesMax) {
-    check->Add("clipping.policies",
-               absl::StrCat("has ", clipping.policies_size(), " policies; at most ", kPoliciesMax,
-                            " are allowed"));
+void CheckPolicies(const google::protobuf::RepeatedPtrField<v1::ClipPolicy>& policies,
+                   const std::string& name, Checker* check) {
+  if (policies.size() > kPoliciesMax) {
+    check->Add(name, absl::StrCat("has ", policies.size(), " policies; at most ", kPoliciesMax,
+                                  " are allowed"));
     return;
   }
-  for (int i = 0; i < clipping.policies_size(); ++i) {
-    const v1::ClipPolicy& policy = clipping.policies(i);
-    const std::string field = absl::StrCat("clipping.policies[", i, "]");
+  for (int i = 0; i < policies.size(); ++i) {
+    const v1::ClipPolicy& policy = policies[i];
+    const std::string field = absl::StrCat(name, "[", i, "]");
     switch (policy.kind_case()) {
       case v1::ClipPolicy::kValue:
         CheckValueClip(policy.value(), field + ".value", check);
@@ -381,6 +382,48 @@ void CheckTraining(const v1::Job& job, Checker* check) {
   check->Enum("training.precision", training.precision(), *v1::Training::Precision_descriptor());
   check->Whole("training.non_finite.consecutive_max", training.non_finite().consecutive_max(), 1,
                kConsecutiveMax);
+}
+
+// 0 turns it off.
+void CheckBadFactor(absl::string_view field, double value, Checker* check) {
+  constexpr double kLow = 1.5;
+  constexpr double kHigh = 1e6;
+  if (value == 0.0 || (value >= kLow && value <= kHigh)) return;
+  check->Refuse(field, Text(value), absl::StrCat("0, or ", Text(kLow), " to ", Text(kHigh)));
+}
+
+void CheckLadder(const v1::ResponseLadder& ladder, Checker* check) {
+  CheckBadFactor("ladder.loss_factor", ladder.loss_factor(), check);
+  CheckBadFactor("ladder.norm_factor", ladder.norm_factor(), check);
+  check->Whole("ladder.skips_max", ladder.skips_max(), 0, 10'000);
+  check->Whole("ladder.rate_cuts_max", ladder.rate_cuts_max(), 0, 100);
+  if (!(ladder.rate_factor() > 0.0 && ladder.rate_factor() < 1.0)) {
+    check->Refuse("ladder.rate_factor", Text(ladder.rate_factor()), "above 0, below 1");
+  }
+  check->Whole("ladder.rate_restore_steps", ladder.rate_restore_steps(), 0, 1'000'000);
+  check->Whole("ladder.rollbacks_max", ladder.rollbacks_max(), 0, 100);
+  check->Whole("ladder.batches_skipped", ladder.batches_skipped(), 0, 100'000);
+  check->Whole("ladder.checkpoint_every_steps", ladder.checkpoint_every_steps(), 1, 1'000'000);
+  check->Whole("ladder.checkpoints", ladder.checkpoints(), 1, kLadderCheckpointsMax);
+  check->Whole("ladder.calm_steps", ladder.calm_steps(), 1, 10'000);
+}
+
+void CheckFaults(const v1::Job& job, Checker* check) {
+  const v1::FaultInjection& fault = job.fault_injection();
+  check->Whole("fault_injection.first_batch", fault.first_batch(), 0, kStepLimitMax);
+  check->Whole("fault_injection.batches", fault.batches(), 1, kStepLimitMax);
+  if (fault.kind_case() == v1::FaultInjection::KIND_NOT_SET) {
+    check->Add("fault_injection", "exactly one of factor and not_a_number is required");
+  } else if (fault.has_factor()) {
+    check->Finite("fault_injection.factor", fault.factor());
+  } else if (!fault.not_a_number()) {
+    check->Refuse("fault_injection.not_a_number", "false", "true");
+  }
+  const v1::Task& task = job.task();
+  if (!task.has_adding() && !task.has_forecast() && !task.has_mackey_glass()) {
+    check->Add("fault_injection",
+               "needs a task with numeric input: adding, forecast or mackey_glass");
+  }
 }
 
 bool Concerns(const FieldViolation& violation, absl::string_view prefix) {
@@ -417,13 +460,17 @@ void CheckJobSettings(const v1::Job& job, std::vector<FieldViolation>* violation
   CheckTask(job.task(), &check);
   CheckModel(job.model(), &check);
   CheckOptimizer(job, &check);
-  CheckClipping(job.clipping(), &check);
+  CheckPolicies(job.clipping().policies(), "clipping.policies", &check);
+  CheckPolicies(job.shadow_clips(), "shadow_clips", &check);
   CheckTraining(job, &check);
+  if (job.has_ladder()) CheckLadder(job.ladder(), &check);
+  if (job.has_fault_injection()) CheckFaults(job, &check);
   check.Whole("evaluation.every_steps", job.evaluation().every_steps(), 0, kStepLimitMax);
   check.Whole("evaluation.examples", job.evaluation().examples(), 1, kExamplesMax);
   check.Enum("statistics_level", job.statistics_level(), *v1::StatisticsLevel_descriptor());
   std::vector<alerts::SettingsProblem> problems;
   alerts::CheckRuleSettings(job.rules(), "rules", &problems);
+  alerts::CheckCustomRules(job, "custom_rules", &problems);
   for (const auto& problem : problems) check.Add(problem.field, problem.description);
 }
 

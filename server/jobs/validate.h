@@ -28,6 +28,7 @@ constexpr double kLearningRateMax = 1000.0;
 constexpr double kGainMax = 100.0;
 constexpr int kPoliciesMax = 8;
 constexpr int kColumnsNamedMax = 1024;
+constexpr int kLadderCheckpointsMax = 3;
 
 // Appends everything that is wrong with the settings of `job`, whose defaults are filled in, as
 // far as it can be told without the data set. Output-only fields are not looked at.

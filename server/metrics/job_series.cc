@@ -59,6 +59,22 @@ void AddCounters(const jobs::JobSnapshot& snapshot, FamilySet* out) {
       .Add(static_cast<double>(snapshot.nonfinite_entries), {{"job_id", id}});
 }
 
+// From 0 on, so that the first one is an increase.
+void AddInterventions(const jobs::JobSnapshot& snapshot, FamilySet* out) {
+  const google::protobuf::EnumDescriptor& kinds = *v1::Intervention::Kind_descriptor();
+  for (int i = 1; i < kinds.value_count(); ++i) {
+    const auto kind = static_cast<v1::Intervention::Kind>(kinds.value(i)->number());
+    if (kind != v1::Intervention::KIND_EDIT && !snapshot.job.has_ladder()) continue;
+    const auto found = snapshot.interventions_total.find(kind);
+    const int64_t count = found == snapshot.interventions_total.end() ? 0 : found->second;
+    out->Counter("gradwatch_job_interventions_total",
+                 "Changes of a run since it was submitted: edits and actions of the ladder.")
+        .Add(static_cast<double>(count),
+             {{"job_id", JobId(snapshot.job)},
+              {"kind", absl::AsciiStrToLower(absl::StripPrefix(kinds.value(i)->name(), "KIND_"))}});
+  }
+}
+
 void AddNewestStep(const jobs::JobSnapshot& snapshot, FamilySet* out) {
   const v1::Job& job = snapshot.job;
   if (!job.has_latest_stats()) return;
@@ -130,8 +146,7 @@ void AddThresholds(const v1::Job& job, const std::vector<v1::Rule>& rules, Famil
 // By rule name and severity, in a stable order.
 using AlertKey = std::pair<std::string, v1::Severity>;
 
-void AddAlerts(const jobs::JobSnapshot& snapshot, const std::vector<v1::Rule>& rules,
-               FamilySet* out) {
+void AddAlerts(const jobs::JobSnapshot& snapshot, FamilySet* out) {
   const absl::string_view id = JobId(snapshot.job);
   std::map<AlertKey, double> firing;
   for (const v1::Alert& alert : snapshot.alerts) {
@@ -145,13 +160,10 @@ void AddAlerts(const jobs::JobSnapshot& snapshot, const std::vector<v1::Rule>& r
         .Add(count, {{"job_id", id}, {"rule", key.first}, {"severity", SeverityLabel(key.second)}});
   }
   for (const auto& total : snapshot.alerts_total) {
-    std::string name;
-    for (const v1::Rule& rule : rules) {
-      if (rule.id() == total.rule) name = rule.name();
-    }
     out->Counter("gradwatch_job_alerts_total", "How often the alerts of a job began to fire.")
-        .Add(static_cast<double>(total.count),
-             {{"job_id", id}, {"rule", name}, {"severity", SeverityLabel(total.severity)}});
+        .Add(static_cast<double>(total.count), {{"job_id", id},
+                                                {"rule", total.rule_name},
+                                                {"severity", SeverityLabel(total.severity)}});
   }
 }
 
@@ -179,9 +191,10 @@ void AddJobSeries(const jobs::JobSnapshot& snapshot, const std::vector<v1::Rule>
                   FamilySet* out) {
   AddIdentity(snapshot.job, out);
   AddCounters(snapshot, out);
+  AddInterventions(snapshot, out);
   AddNewestStep(snapshot, out);
   AddThresholds(snapshot.job, rules, out);
-  AddAlerts(snapshot, rules, out);
+  AddAlerts(snapshot, out);
 }
 
 void AddSummarySeries(const std::vector<int64_t>& count_by_state,

@@ -137,6 +137,12 @@ const S* Network<S>::Impl::Output(int64_t t, int64_t row) const {
 // --- gradient checks -----------------------------------------------------------------------------
 
 template <typename S>
+void Network<S>::Impl::SetTruncation(int64_t truncation) {
+  config_.truncation = truncation;
+  for (Layer& layer : layers_) layer.recorder.SetTruncation(truncation);
+}
+
+template <typename S>
 void Network<S>::Impl::HoldChunkStates() {
   for (Layer& layer : layers_) {
     layer.held_h.assign(layer.h.data(), layer.h.data() + layer.h.size());
@@ -249,6 +255,11 @@ absl::Span<const S> Network<S>::state() const {
 template <typename S>
 void Network<S>::ResetState() {
   std::fill_n(impl_->state_.data(), impl_->state_.size(), S(0));
+}
+
+template <typename S>
+void Network<S>::SetTruncation(int64_t truncation) {
+  impl_->SetTruncation(truncation);
 }
 
 template <typename S>

@@ -135,6 +135,10 @@ class Network {
   absl::Span<const S> state() const;
   void ResetState();  // To zero.
 
+  // From the next run on, NetworkConfig::truncation is this; at least 0. Not while chunk states are
+  // held.
+  void SetTruncation(int64_t truncation);
+
   // For gradient checks under truncation: from now on each chunk begins from the states that the
   // last run had there, whatever the weights are, as the truncated gradient supposes. Allocates.
   void HoldChunkStates();

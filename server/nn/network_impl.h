@@ -37,6 +37,7 @@ class Network<S>::Impl {
   double Forward(const Batch& batch);
   double ForwardBackward(const Batch& batch, Detail detail);
   std::optional<NonFinite> FirstNonFinite() const;
+  void SetTruncation(int64_t truncation);
   void HoldChunkStates();
   void ReleaseChunkStates();
 
@@ -46,7 +47,7 @@ class Network<S>::Impl {
            (layout_.rows() + layout_.first(t) + row) * hidden_;
   }
 
-  const NetworkConfig config_;
+  NetworkConfig config_;  // Constant but for the truncation.
   const Plan plan_;
   const std::vector<Parameter> parameters_;
   Buffer<S> weights_;

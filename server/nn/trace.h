@@ -26,6 +26,7 @@ class TraceRecorder {
   // Starts a batch. By one thread.
   void Begin(Detail detail);
   Detail detail() const { return detail_; }
+  void SetTruncation(int64_t truncation) { truncation_ = truncation; }
 
   // What one position has just computed: `h`, `c` [H] (c null without a cell state), `gates` [G*H].
   template <typename S>
@@ -74,7 +75,7 @@ class TraceRecorder {
 
   const Cell cell_;
   const int64_t hidden_;
-  const int64_t truncation_;
+  int64_t truncation_;
   const int64_t positions_max_;
   const int64_t time_steps_max_;
   const int members_max_;

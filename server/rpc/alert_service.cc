@@ -73,6 +73,45 @@ class AlertService final : public v1::AlertService::CallbackService {
         ->Start(services_.reads);
   }
 
+  grpc::ServerUnaryReactor* AcknowledgeAlert(grpc::CallbackServerContext* context,
+                                             const v1::AcknowledgeAlertRequest* request,
+                                             v1::Alert* response) override {
+    return RunUnary(services_.control, methods_["AcknowledgeAlert"], context, request, response,
+                    [this](const auto& r) { return services_.jobs->AcknowledgeAlert(r); });
+  }
+
+  grpc::ServerUnaryReactor* SilenceRule(grpc::CallbackServerContext* context,
+                                        const v1::SilenceRuleRequest* request,
+                                        v1::Silence* response) override {
+    return RunUnary(services_.control, methods_["SilenceRule"], context, request, response,
+                    [this](const auto& r) { return services_.jobs->SilenceRule(r); });
+  }
+
+  grpc::ServerUnaryReactor* ListSilences(grpc::CallbackServerContext* context,
+                                         const v1::ListSilencesRequest* request,
+                                         v1::ListSilencesResponse* response) override {
+    return RunUnary(services_.reads, methods_["ListSilences"], context, request, response,
+                    [this](const auto& r) { return services_.jobs->ListSilences(r); });
+  }
+
+  grpc::ServerUnaryReactor* DeleteSilence(grpc::CallbackServerContext* context,
+                                          const v1::DeleteSilenceRequest* request,
+                                          google::protobuf::Empty* response) override {
+    return RunUnary(services_.control, methods_["DeleteSilence"], context, request, response,
+                    [this](const auto& r) -> absl::StatusOr<google::protobuf::Empty> {
+                      const absl::Status status = services_.jobs->DeleteSilence(r);
+                      if (!status.ok()) return status;
+                      return google::protobuf::Empty();
+                    });
+  }
+
+  grpc::ServerUnaryReactor* EvaluateRules(grpc::CallbackServerContext* context,
+                                          const v1::EvaluateRulesRequest* request,
+                                          v1::EvaluateRulesResponse* response) override {
+    return RunUnary(services_.heavy, methods_["EvaluateRules"], context, request, response,
+                    [this](const auto& r) { return services_.jobs->EvaluateRules(r); });
+  }
+
   grpc::ServerUnaryReactor* ListRules(grpc::CallbackServerContext* context,
                                       const v1::ListRulesRequest* request,
                                       v1::ListRulesResponse* response) override {

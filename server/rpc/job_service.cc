@@ -115,6 +115,20 @@ class JobService final : public v1::JobService::CallbackService {
                     [this](const auto& r) { return services_.jobs->Cancel(r.name()); });
   }
 
+  grpc::ServerUnaryReactor* AdvanceJob(grpc::CallbackServerContext* context,
+                                       const v1::AdvanceJobRequest* request,
+                                       v1::JobActionResponse* response) override {
+    return RunUnary(services_.control, methods_["AdvanceJob"], context, request, response,
+                    [this](const auto& r) { return services_.jobs->Advance(r); });
+  }
+
+  grpc::ServerUnaryReactor* ListInterventions(grpc::CallbackServerContext* context,
+                                              const v1::ListInterventionsRequest* request,
+                                              v1::ListInterventionsResponse* response) override {
+    return RunUnary(services_.reads, methods_["ListInterventions"], context, request, response,
+                    [this](const auto& r) { return services_.jobs->ListInterventions(r); });
+  }
+
   grpc::ServerWriteReactor<v1::WatchJobResponse>* WatchJob(
       grpc::CallbackServerContext* context, const v1::WatchJobRequest* request) override {
     return (new WatchJobCall(services_, methods_["WatchJob"], context, *request))

@@ -97,7 +97,8 @@ class StreamStatsCall final : public WriteStream<grpc::ByteBuffer> {
 
 // StreamStats is served raw: its messages are put together from bytes.
 using Base = v1::StatsService::WithRawCallbackMethod_StreamStats<
-    v1::StatsService::WithCallbackMethod_QueryStats<v1::StatsService::Service>>;
+    v1::StatsService::WithCallbackMethod_QueryStats<
+        v1::StatsService::WithCallbackMethod_GetClipAdvice<v1::StatsService::Service>>>;
 
 class StatsService final : public Base {
  public:
@@ -117,6 +118,13 @@ class StatsService final : public Base {
                                        v1::QueryStatsResponse* response) override {
     return RunUnary(services_.reads, methods_["QueryStats"], context, request, response,
                     [this](const auto& r) { return services_.jobs->QueryStats(r); });
+  }
+
+  grpc::ServerUnaryReactor* GetClipAdvice(grpc::CallbackServerContext* context,
+                                          const v1::GetClipAdviceRequest* request,
+                                          v1::ClipAdvice* response) override {
+    return RunUnary(services_.reads, methods_["GetClipAdvice"], context, request, response,
+                    [this](const auto& r) { return services_.jobs->GetClipAdvice(r); });
   }
 
  private:

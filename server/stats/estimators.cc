@@ -120,6 +120,43 @@ void Window::LoadState(StateReader* reader) {
   next_ = static_cast<int>(next);
 }
 
+RecentShare::RecentShare(int capacity) : capacity_(capacity) {
+  GRADWATCH_CHECK(capacity >= 1);
+  ring_.reserve(static_cast<size_t>(capacity));
+}
+
+void RecentShare::Add(bool yes) {
+  yeses_ += yes ? 1 : 0;
+  if (size() < capacity_) {
+    ring_.push_back(yes ? 1 : 0);
+    return;
+  }
+  char& oldest = ring_[static_cast<size_t>(next_)];
+  yeses_ -= oldest;
+  oldest = yes ? 1 : 0;
+  next_ = (next_ + 1) % capacity_;
+}
+
+double RecentShare::value() const {
+  return ring_.empty() ? kNaN : static_cast<double>(yeses_) / size();
+}
+
+void RecentShare::SaveState(StateWriter* writer) const {
+  writer->Int(next_);
+  writer->Bytes(ring_);
+}
+
+void RecentShare::LoadState(StateReader* reader) {
+  const int64_t next = reader->Int();
+  ring_ = std::string(reader->Bytes());
+  const auto yeses = std::count(ring_.begin(), ring_.end(), 1);
+  const bool answers = yeses + std::count(ring_.begin(), ring_.end(), 0) == std::ssize(ring_);
+  if (size() > capacity_ || next < 0 || next >= capacity_ || !answers) reader->Fail();
+  if (!reader->ok()) ring_.clear();
+  next_ = reader->ok() ? static_cast<int>(next) : 0;
+  yeses_ = reader->ok() ? static_cast<int>(yeses) : 0;
+}
+
 double LogMadWindow::RobustZ(double value) const {
   if (size() == 0 || !(value > 0.0)) return kNaN;
   const double center = logs_.Quantile(0.5);
@@ -127,7 +164,7 @@ double LogMadWindow::RobustZ(double value) const {
   return (std::log(value) - center) / std::max(scale, kScaleFloor);
 }
 
-double LogMadWindow::median() const { return std::exp(logs_.Quantile(0.5)); }
+double LogMadWindow::Quantile(double q) const { return std::exp(logs_.Quantile(q)); }
 
 void LogMadWindow::Add(double value) {
   if (value > 0.0) logs_.Add(std::log(value));

@@ -2,6 +2,7 @@
 #define GRADWATCH_SERVER_STATS_ESTIMATORS_H_
 
 #include <cstdint>
+#include <string>
 #include <vector>
 
 #include "server/base/export.h"
@@ -40,6 +41,9 @@ class GRADWATCH_ENGINE_API Window {
   void Add(double value);
   int size() const { return static_cast<int>(ring_.size()); }
   int capacity() const { return capacity_; }
+  bool full() const { return size() == capacity_; }
+  // The value that the next one pushes out; the window is full.
+  double oldest() const { return ring_[static_cast<size_t>(next_)]; }
   // Interpolated between order statistics (0 is the smallest, 0.5 the median, 1 the largest);
   // NaN when empty.
   double Quantile(double q) const;
@@ -56,6 +60,28 @@ class GRADWATCH_ENGINE_API Window {
   std::vector<double> sorted_;  // The same values; so that a query is a search.
 };
 
+// Over the last yeses and noes, the share of yeses.
+class GRADWATCH_ENGINE_API RecentShare {
+ public:
+  // Keeps at most `capacity` answers, at least 1.
+  explicit RecentShare(int capacity);
+
+  void Add(bool yes);
+  int size() const { return static_cast<int>(ring_.size()); }
+  int capacity() const { return capacity_; }
+  int yeses() const { return yeses_; }
+  double value() const;  // NaN when empty.
+
+  void SaveState(StateWriter* writer) const;
+  void LoadState(StateReader* reader);
+
+ private:
+  int capacity_;
+  int next_ = 0;  // Where the next answer goes once the ring is full.
+  int yeses_ = 0;
+  std::string ring_;  // One byte for each answer, 0 or 1.
+};
+
 // Robust outlier score in the log domain over the last 128 positive values:
 // z = (ln x - median) / max(1.4826 * MAD, 0.1), both taken over logarithms.
 // The score is asked for before the value is added: inside its own window no value could score
@@ -68,7 +94,8 @@ class GRADWATCH_ENGINE_API LogMadWindow {
   LogMadWindow() : logs_(kCapacity) {}
 
   double RobustZ(double value) const;  // NaN when empty, or for a value that is not positive.
-  double median() const;               // Of the values themselves; NaN when empty.
+  double median() const { return Quantile(0.5); }
+  double Quantile(double q) const;  // Of the values themselves; NaN when empty.
   int size() const { return logs_.size(); }
   void Add(double value);  // Drops what is not positive and finite.
 

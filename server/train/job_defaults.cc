@@ -134,19 +134,41 @@ void FillNormClip(Clip* clip) {
   }
 }
 
+void FillPolicy(v1::ClipPolicy* policy) {
+  if (policy->has_parameter_norm()) FillNormClip(policy->mutable_parameter_norm());
+  if (policy->has_global_norm()) FillNormClip(policy->mutable_global_norm());
+}
+
 void FillClipping(v1::Job* job) {
   if (!job->has_clipping()) {
     job->mutable_clipping()->add_policies()->mutable_global_norm()->set_max_norm(1.0);
   }
-  for (v1::ClipPolicy& policy : *job->mutable_clipping()->mutable_policies()) {
-    if (policy.has_parameter_norm()) FillNormClip(policy.mutable_parameter_norm());
-    if (policy.has_global_norm()) FillNormClip(policy.mutable_global_norm());
-  }
+  for (v1::ClipPolicy& policy : *job->mutable_clipping()->mutable_policies()) FillPolicy(&policy);
+  for (v1::ClipPolicy& policy : *job->mutable_shadow_clips()) FillPolicy(&policy);
 }
 
 void FillEvaluation(v1::Evaluation* evaluation) {
   if (!evaluation->has_every_steps()) evaluation->set_every_steps(100);
   if (!evaluation->has_examples()) evaluation->set_examples(1000);
+}
+
+void FillLadder(v1::ResponseLadder* ladder) {
+  if (!ladder->has_loss_factor()) ladder->set_loss_factor(4.0);
+  if (!ladder->has_norm_factor()) ladder->set_norm_factor(0.0);
+  if (!ladder->has_skips_max()) ladder->set_skips_max(3);
+  if (!ladder->has_rate_cuts_max()) ladder->set_rate_cuts_max(3);
+  if (!ladder->has_rate_factor()) ladder->set_rate_factor(0.5);
+  if (!ladder->has_rate_restore_steps()) ladder->set_rate_restore_steps(200);
+  if (!ladder->has_rollbacks_max()) ladder->set_rollbacks_max(3);
+  if (!ladder->has_batches_skipped()) ladder->set_batches_skipped(50);
+  if (!ladder->has_checkpoint_every_steps()) ladder->set_checkpoint_every_steps(100);
+  if (!ladder->has_checkpoints()) ladder->set_checkpoints(2);
+  if (!ladder->has_calm_steps()) ladder->set_calm_steps(20);
+}
+
+void FillFaults(v1::FaultInjection* fault) {
+  if (!fault->has_first_batch()) fault->set_first_batch(0);
+  if (!fault->has_batches()) fault->set_batches(1);
 }
 
 }  // namespace
@@ -158,6 +180,8 @@ void FillDefaults(v1::Job* job) {
   FillOptimizer(job->training().step_limit(), job->mutable_optimizer());
   FillClipping(job);
   FillEvaluation(job->mutable_evaluation());
+  if (job->has_ladder()) FillLadder(job->mutable_ladder());
+  if (job->has_fault_injection()) FillFaults(job->mutable_fault_injection());
   if (job->statistics_level() == v1::STATISTICS_LEVEL_UNSPECIFIED) {
     job->set_statistics_level(v1::STATISTICS_LEVEL_BASIC);
   }

@@ -18,7 +18,7 @@ namespace gradwatch::train {
 // What can be done with a job's weights outside its training loop. Pure functions: any thread.
 
 // The weights of `checkpoint` as a safetensors file: PyTorch's names, shapes and row-major layout,
-// F32 or F64, metadata with the job's name, cell and step.
+// F32 or F64, metadata with the job's name, cell and step, and the checkpoint's interventions as JSON.
 // Format: github.com/huggingface/safetensors (8-byte little-endian header size, JSON, data).
 GRADWATCH_ENGINE_API std::string ToSafetensors(const v1::Job& job,
                                                const v1::Checkpoint& checkpoint);

@@ -2,7 +2,10 @@
 #include <string>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "google/protobuf/util/json_util.h"
 #include "nlohmann/json.hpp"
+#include "server/base/check.h"
 #include "server/data/utf8.h"
 #include "server/train/flat_bytes.h"
 #include "server/train/model_tools.h"
@@ -18,6 +21,20 @@ std::string CellName(v1::Model::Cell cell) {
   return name.size() > kPrefix ? name.substr(kPrefix) : name;
 }
 
+// What changed the run that made these weights, as a JSON list; empty when nothing did.
+std::string InterventionsJson(const v1::Checkpoint& checkpoint) {
+  if (checkpoint.interventions().empty()) return "";
+  google::protobuf::util::JsonPrintOptions options;
+  options.preserve_proto_field_names = true;
+  std::vector<std::string> parts;
+  for (const v1::Intervention& intervention : checkpoint.interventions()) {
+    GRADWATCH_CHECK(
+        google::protobuf::util::MessageToJsonString(intervention, &parts.emplace_back(), options)
+            .ok());
+  }
+  return absl::StrCat("[", absl::StrJoin(parts, ","), "]");
+}
+
 // The format allows strings only.
 Json Metadata(const v1::Job& job, const v1::Checkpoint& checkpoint) {
   Json metadata = {{"format", "pt"},
@@ -29,6 +46,8 @@ Json Metadata(const v1::Job& job, const v1::Checkpoint& checkpoint) {
     data::AppendUtf8(static_cast<char32_t>(code_point), &vocabulary);
   }
   if (!vocabulary.empty()) metadata["vocabulary"] = vocabulary;
+  const std::string interventions = InterventionsJson(checkpoint);
+  if (!interventions.empty()) metadata["interventions"] = interventions;
   return metadata;
 }
 

@@ -1,6 +1,7 @@
 #include "server/train/trainer.h"
 
 #include <algorithm>
+#include <charconv>
 #include <cmath>
 #include <limits>
 #include <new>
@@ -17,6 +18,7 @@
 #include "server/base/status.h"
 #include "server/base/thread_team.h"
 #include "server/clip/policy.h"
+#include "server/clip/shadow_clips.h"
 #include "server/data/source.h"
 #include "server/nn/network.h"
 #include "server/stats/gradient_stats.h"
@@ -25,7 +27,9 @@
 #include "server/train/evaluator.h"
 #include "server/train/flat_bytes.h"
 #include "server/train/job_network.h"
+#include "server/train/ladder.h"
 #include "server/train/optimizer.h"
+#include "server/train/recovery_points.h"
 #include "server/train/schedule.h"
 #include "server/train/step_record.h"
 
@@ -55,16 +59,23 @@ nn::Detail DetailOf(v1::StatisticsLevel level) {
   }
 }
 
+// All digits, and no more than that takes.
+std::string ShortestText(double value) {
+  char digits[32];
+  return std::string(digits, std::to_chars(digits, digits + sizeof(digits), value).ptr);
+}
+
 template <typename S>
 class TrainerOf final : public Trainer {
  public:
   // May throw std::bad_alloc: everything that a job needs is taken here.
   TrainerOf(const v1::Job& job, std::unique_ptr<data::Source> source,
-            std::unique_ptr<clip::ClipChain> chain);
+            std::unique_ptr<clip::ClipChain> chain, std::unique_ptr<clip::ShadowClips> shadows);
 
   int64_t step() const override { return step_; }
   int64_t updates_applied() const override { return updates_applied_; }
   int nonfinite_in_a_row() const override { return nonfinite_in_a_row_; }
+  double learning_rate() const override { return job_.optimizer().learning_rate(); }
   const std::vector<v1::ParameterInfo>& parameters() const override { return parameter_infos_; }
 
   int threads_useful() const override { return team_.threads_max(); }
@@ -87,10 +98,22 @@ class TrainerOf final : public Trainer {
   void RecordOrigin(v1::StepStats* stats);
   double ClipGradients(v1::StepStats* stats);
   double NormBound(double factor, const v1::StepStats& stats) const;
-  void Update(bool finite, double factor, v1::StepStats* stats);
+  // `outlier`: finite, but not to be applied.
+  void Update(bool finite, bool outlier, double factor, v1::StepStats* stats);
   void RecordClipping(v1::StepStats* stats);
   void RecordUpdate(v1::StepStats* stats);
   void RestartBrokenRows();
+
+  // --- The ladder, when the job has one.
+  void TakeCheckpoint();
+  // `outlier`: what was bad about a finite step.
+  void Respond(const std::string& outlier, v1::StepStats* stats);
+  void RespondToGood(v1::StepStats* stats);
+  double LoweredRate() const;
+  v1::Intervention* AddAction(v1::Intervention::Kind kind, const std::string& cause,
+                              v1::StepStats* stats) const;
+  void SetRate(double rate, v1::Intervention* action);
+  void RollBack(v1::Intervention* action);
 
   absl::Span<const S> Part(absl::Span<const S> flat, size_t parameter) const;
   bool FitsJob(const v1::Checkpoint& checkpoint) const;
@@ -104,12 +127,16 @@ class TrainerOf final : public Trainer {
   const std::vector<v1::ParameterInfo> parameter_infos_;
   Optimizer<S> optimizer_;
   std::unique_ptr<clip::ClipChain> chain_;
+  const std::unique_ptr<clip::ShadowClips> shadows_;
   Evaluator<S> evaluator_;
 
   int64_t step_ = 0;
   int64_t updates_applied_ = 0;
   int nonfinite_in_a_row_ = 0;
   std::optional<double> last_finite_norm_;
+
+  std::optional<Ladder> ladder_;
+  std::optional<RecoveryPoints<S>> points_;
 
   // Work memory of one step.
   Batch batch_;
@@ -129,7 +156,8 @@ class TrainerOf final : public Trainer {
 
 template <typename S>
 TrainerOf<S>::TrainerOf(const v1::Job& job, std::unique_ptr<data::Source> source,
-                        std::unique_ptr<clip::ClipChain> chain)
+                        std::unique_ptr<clip::ClipChain> chain,
+                        std::unique_ptr<clip::ShadowClips> shadows)
     : job_(job),
       source_(std::move(source)),
       shape_(source_->shape()),
@@ -138,6 +166,7 @@ TrainerOf<S>::TrainerOf(const v1::Job& job, std::unique_ptr<data::Source> source
       parameter_infos_(ParameterInfosOf(network_.parameters())),
       optimizer_(job.optimizer(), network_.parameters(), &team_),
       chain_(std::move(chain)),
+      shadows_(std::move(shadows)),
       evaluator_(job.task(), source_.get(), &network_) {
   network_.Initialize(job.seed());
   const std::vector<nn::Parameter>& parameters = network_.parameters();
@@ -158,6 +187,11 @@ TrainerOf<S>::TrainerOf(const v1::Job& job, std::unique_ptr<data::Source> source
     }
   }
   chunk_summaries_.resize(chunks_.size());
+  if (job.has_ladder()) {
+    ladder_.emplace(job.ladder());
+    points_.emplace(job.ladder().checkpoints(), static_cast<int64_t>(network_.weights().size()),
+                    static_cast<int64_t>(optimizer_.state().size()));
+  }
 }
 
 template <typename S>
@@ -171,6 +205,7 @@ void TrainerOf<S>::Step(v1::StepStats* stats) {
   const ArithmeticMode mode;
   ClearRecord(stats);
   stats->set_step(step_);
+  if (ladder_.has_value()) TakeCheckpoint();
   if (EvaluationIsDue()) *stats->mutable_evaluation() = Evaluate();
 
   source_->NextBatch(&batch_);
@@ -181,9 +216,14 @@ void TrainerOf<S>::Step(v1::StepStats* stats) {
   MeasureThroughTime(stats);
   const bool finite = std::isfinite(stats->loss()) && std::isfinite(stats->norm_before());
   if (!finite) RecordOrigin(stats);
+  std::string outlier;
+  if (ladder_.has_value() && finite) {
+    outlier = ladder_->WhatIsBad(stats->loss(), stats->norm_before());
+  }
   const double factor = ClipGradients(stats);
-  Update(finite, factor, stats);
+  Update(finite, !outlier.empty(), factor, stats);
   if (!finite) RestartBrokenRows();
+  if (ladder_.has_value()) Respond(outlier, stats);
 
   stats->set_updates_applied(updates_applied_);
   ++step_;
@@ -274,6 +314,7 @@ double TrainerOf<S>::ClipGradients(v1::StepStats* stats) {
   context.step = step_;
   context.norms = gradient_norms_;
   context.factor = &factor;
+  shadows_->Measure(context, stats->mutable_shadow_reports());
   chain_->Clip(context);
   stats->set_clipped(chain_->clipped());
   for (int i = 0; i < chain_->size(); ++i) chain_->FillReport(i, stats->add_clip_reports());
@@ -291,7 +332,7 @@ double TrainerOf<S>::NormBound(double factor, const v1::StepStats& stats) const 
 }
 
 template <typename S>
-void TrainerOf<S>::Update(bool finite, double factor, v1::StepStats* stats) {
+void TrainerOf<S>::Update(bool finite, bool outlier, double factor, v1::StepStats* stats) {
   typename Optimizer<S>::Update update;
   update.weights = network_.weights();
   update.gradients = network_.gradients();
@@ -303,8 +344,8 @@ void TrainerOf<S>::Update(bool finite, double factor, v1::StepStats* stats) {
   update.measure_weights = basic();
   stats->set_learning_rate(update.rate);
 
-  const bool skip = job_.training().non_finite().skip();
-  if (finite || !skip) {
+  const bool skip = ladder_.has_value() || job_.training().non_finite().skip();
+  if (!outlier && (finite || !skip)) {
     const int bad = optimizer_.FirstNonFinite(update);
     if (finite && bad >= 0) {
       const nn::Parameter& parameter = network_.parameters()[static_cast<size_t>(bad)];
@@ -315,7 +356,7 @@ void TrainerOf<S>::Update(bool finite, double factor, v1::StepStats* stats) {
     }
   }
   nonfinite_in_a_row_ = finite ? 0 : nonfinite_in_a_row_ + 1;
-  stats->set_skipped(!finite && skip);
+  stats->set_skipped(outlier || (!finite && skip));
   if (stats->skipped()) return MeasureWeights(stats);
 
   optimizer_.Apply(update, absl::MakeSpan(update_norms_));
@@ -375,6 +416,102 @@ void TrainerOf<S>::RestartBrokenRows() {
   }
 }
 
+// Before a step. The first one counts at once: there is nothing better to go back to.
+template <typename S>
+void TrainerOf<S>::TakeCheckpoint() {
+  const bool due = points_->empty() || step_ % ladder_->spec().checkpoint_every_steps() == 0;
+  if (!due || points_->has_candidate() || (ladder_->in_episode() && !points_->empty())) return;
+  if (!points_->Propose(network_.weights(), optimizer_.state())) return;
+  typename RecoveryPoints<S>::Point& point = points_->candidate();
+  point.step = step_;
+  point.updates_applied = updates_applied_;
+  point.clip_states = chain_->SaveStates();
+  point.estimates = ladder_->estimates();
+  if (points_->empty()) points_->Prove();
+}
+
+template <typename S>
+void TrainerOf<S>::Respond(const std::string& outlier, v1::StepStats* stats) {
+  if (!stats->skipped()) return RespondToGood(stats);
+  points_->DropCandidate();
+  const std::string cause = outlier.empty() ? absl::StrCat("not finite, first in '",
+                                                           stats->nonfinite_origin().tensor(), "'")
+                                            : outlier;
+  const bool went_back = ladder_->went_back() && ladder_->in_episode();
+  const double lowered = LoweredRate();
+  switch (ladder_->Bad(lowered < learning_rate(), !points_->empty())) {
+    case Ladder::Action::kSkip:
+      AddAction(v1::Intervention::KIND_SKIP, cause, stats);
+      return;
+    case Ladder::Action::kLowerRate:
+      ladder_->NoteRate(learning_rate());
+      return SetRate(lowered, AddAction(v1::Intervention::KIND_LOWER_RATE, cause, stats));
+    case Ladder::Action::kRollBack:
+      if (went_back) points_->DropNewest();
+      return RollBack(AddAction(v1::Intervention::KIND_ROLL_BACK, cause, stats));
+    case Ladder::Action::kStop:
+      AddAction(v1::Intervention::KIND_STOP,
+                absl::StrCat("the ladder came to its end at step ", step_, ": ", cause), stats);
+      return;
+  }
+}
+
+template <typename S>
+void TrainerOf<S>::RespondToGood(v1::StepStats* stats) {
+  ladder_->Good(stats->loss(), stats->norm_before());
+  points_->NoteGood(ladder_->spec().calm_steps());
+  const std::optional<double> rate = ladder_->RateDue();
+  if (!rate.has_value()) return;
+  ladder_->ForgetRate();
+  SetRate(*rate, AddAction(v1::Intervention::KIND_RESTORE_RATE, "", stats));
+}
+
+// As low as a schedule allows.
+template <typename S>
+double TrainerOf<S>::LoweredRate() const {
+  const double rate = learning_rate() * ladder_->spec().rate_factor();
+  return std::max(rate, job_.optimizer().warmup_cosine().learning_rate_min());
+}
+
+template <typename S>
+v1::Intervention* TrainerOf<S>::AddAction(v1::Intervention::Kind kind, const std::string& cause,
+                                          v1::StepStats* stats) const {
+  v1::Intervention* action = stats->add_interventions();
+  action->set_kind(kind);
+  action->set_step(step_);
+  action->set_cause(cause);
+  return action;
+}
+
+template <typename S>
+void TrainerOf<S>::SetRate(double rate, v1::Intervention* action) {
+  v1::SettingChange* change = action->add_changes();
+  change->set_path("optimizer.learning_rate");
+  change->set_old_value(ShortestText(learning_rate()));
+  change->set_new_value(ShortestText(rate));
+  job_.mutable_optimizer()->set_learning_rate(rate);
+}
+
+// Batches are left out by reading them. The state that is carried belongs to other data now.
+template <typename S>
+void TrainerOf<S>::RollBack(v1::Intervention* action) {
+  const typename RecoveryPoints<S>::Point& point = points_->newest();
+  std::copy_n(point.weights.data(), point.weights.size(), network_.weights().data());
+  std::copy_n(point.optimizer_state.data(), point.optimizer_state.size(),
+              optimizer_.state().data());
+  optimizer_.ForgetBounds();
+  updates_applied_ = point.updates_applied;
+  nonfinite_in_a_row_ = 0;
+  // A policy that was edited since starts afresh.
+  chain_->LoadStates(point.clip_states).IgnoreError();
+  ladder_->Restore(point.estimates);
+  network_.ResetState();
+  const int64_t left_out = ladder_->spec().batches_skipped();
+  for (int64_t i = 0; i < left_out; ++i) source_->NextBatch(&batch_);
+  action->set_restored_step(point.step);
+  action->set_batches_skipped(left_out);
+}
+
 template <typename S>
 v1::EvaluationResult TrainerOf<S>::Evaluate() {
   const ArithmeticMode mode;
@@ -395,8 +532,17 @@ absl::Status TrainerOf<S>::ApplySettings(const v1::Job& job) {
   RETURN_IF_ERROR(chain->LoadStates(states));
   chain_ = std::move(chain);
   *job_.mutable_clipping() = job.clipping();
+  if (ladder_.has_value() && job.optimizer().learning_rate() != learning_rate()) {
+    ladder_->ForgetRate();
+  }
   job_.mutable_optimizer()->set_learning_rate(job.optimizer().learning_rate());
   job_.mutable_training()->set_step_limit(job.training().step_limit());
+  job_.mutable_training()->clear_truncation();
+  if (job.training().has_truncation()) {
+    job_.mutable_training()->set_truncation(job.training().truncation());
+  }
+  job_.set_statistics_level(job.statistics_level());
+  network_.SetTruncation(NetworkConfigOf(job_, shape_).truncation);
   return absl::OkStatus();
 }
 
@@ -416,6 +562,12 @@ v1::Checkpoint TrainerOf<S>::Save() const {
   writer.Int(last_finite_norm_.has_value());
   writer.Double(last_finite_norm_.value_or(0.0));
   checkpoint.set_statistics_state(writer.bytes());
+  if (ladder_.has_value()) {
+    stats::StateWriter ladder;
+    ladder_->SaveState(&ladder);
+    points_->SaveState(&ladder);
+    checkpoint.set_ladder_state(ladder.bytes());
+  }
   for (const v1::ParameterInfo& info : parameter_infos_) *checkpoint.add_parameters() = info;
   checkpoint.set_precision(job_.training().precision());
   return checkpoint;
@@ -463,6 +615,11 @@ absl::Status TrainerOf<S>::Load(const v1::Checkpoint& checkpoint) {
   if (!reader.ok() || !reader.at_end() || version != kStatisticsStateVersion) {
     return loss("statistics_state");
   }
+  if (ladder_.has_value()) {
+    stats::StateReader ladder(checkpoint.ladder_state());
+    ladder_->LoadState(&ladder);
+    if (!points_->LoadState(&ladder) || !ladder.at_end()) return loss("ladder_state");
+  }
   if (has_norm) last_finite_norm_ = norm;
   step_ = checkpoint.step();
   updates_applied_ = checkpoint.updates_applied();
@@ -477,6 +634,11 @@ int64_t MemoryBytesOf(const v1::Job& job, const data::TaskShape& shape) {
   const int64_t scalar = job.training().precision() == v1::Training::PRECISION_FLOAT64 ? 8 : 4;
   const int64_t optimizer = nn::SaturatingMultiply(nn::ParameterCountOf(config),
                                                    scalar * OptimizerVectorsOf(job.optimizer()));
+  const int64_t checkpoints = job.has_ladder() ? job.ladder().checkpoints() + 1 : 0;
+  const int64_t recovery = nn::SaturatingMultiply(
+      nn::SaturatingMultiply(nn::ParameterCountOf(config),
+                             scalar * (1 + OptimizerVectorsOf(job.optimizer()))),
+      checkpoints);
   const int64_t state_vectors = (config.cell == nn::Cell::kLstm ? 2 : 1) * config.layers;
   const int64_t state_aside = nn::SaturatingMultiply(
       nn::SaturatingMultiply(shape.rows_max, config.hidden), scalar * state_vectors);
@@ -487,8 +649,8 @@ int64_t MemoryBytesOf(const v1::Job& job, const data::TaskShape& shape) {
       static_cast<int64_t>(sizeof(stats::ChunkSummary<double>) + 4 * sizeof(Squares));
   const int64_t chunks =
       nn::SaturatingMultiply(nn::ParameterCountOf(config) / stats::kChunk, kChunkNoteBytes);
-  for (const int64_t part :
-       {optimizer, state_aside, chunks, data::SourceMemoryBytes(job, shape), kFixedBytes}) {
+  for (const int64_t part : {optimizer, recovery, state_aside, chunks,
+                             data::SourceMemoryBytes(job, shape), kFixedBytes}) {
     bytes = nn::SaturatingAdd(bytes, part);
   }
   return bytes;
@@ -499,7 +661,10 @@ absl::StatusOr<std::unique_ptr<Trainer>> Make(const v1::Job& job,
                                               std::unique_ptr<data::Source> source,
                                               const v1::Checkpoint* checkpoint) {
   ASSIGN_OR_RETURN(std::unique_ptr<clip::ClipChain> chain, clip::ClipChain::New(job.clipping()));
-  auto trainer = std::make_unique<TrainerOf<S>>(job, std::move(source), std::move(chain));
+  ASSIGN_OR_RETURN(std::unique_ptr<clip::ShadowClips> shadows,
+                   clip::ShadowClips::New(job.shadow_clips()));
+  auto trainer =
+      std::make_unique<TrainerOf<S>>(job, std::move(source), std::move(chain), std::move(shadows));
   if (checkpoint != nullptr) RETURN_IF_ERROR(trainer->Load(*checkpoint));
   return trainer;
 }

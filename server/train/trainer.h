@@ -49,11 +49,17 @@ class GRADWATCH_ENGINE_API Trainer {
   // Updates applied so far.
   virtual int64_t updates_applied() const = 0;
 
+  // optimizer.learning_rate in force: as created or as ApplySettings said, unless the ladder moved
+  // it.
+  virtual double learning_rate() const = 0;
+
   // Steps in a row, up to the last one, that were not finite.
   virtual int nonfinite_in_a_row() const = 0;
 
   // Makes one step and fills `stats` (cleared first; its time and duration are left to the
-  // caller). A loss or gradient that is not finite is an ordinary event, told in `stats`.
+  // caller). A loss or gradient that is not finite is an ordinary event, told in `stats`. So is
+  // what the job's ladder did: interventions without name, time and author. After KIND_STOP no step
+  // should follow.
   virtual void Step(v1::StepStats* stats) = 0;
 
   // Threads that a step can use with profit; 1 for small work. Constant.
@@ -68,7 +74,9 @@ class GRADWATCH_ENGINE_API Trainer {
   virtual v1::EvaluationResult Evaluate() = 0;
 
   // Takes over what may change while a job runs: clipping, optimizer.learning_rate,
-  // training.step_limit. Policies that stay the same kind keep their state.
+  // training.step_limit, training.truncation, statistics_level. Policies that stay the same kind
+  // keep their state. From the next step on the run is that of a trainer that was created with
+  // these settings and had the same weights and state. All or nothing.
   virtual absl::Status ApplySettings(const v1::Job& job) = 0;
 
   // Everything that is needed to continue bit for bit, but rules_state.

@@ -4,6 +4,7 @@
 //   build/dev/bench/clip_bench --benchmark_filter=GlobalNorm
 
 #include <algorithm>
+#include <cmath>
 #include <cstdint>
 #include <memory>
 #include <vector>
@@ -11,6 +12,7 @@
 #include "benchmark/benchmark.h"
 #include "server/base/philox.h"
 #include "server/clip/policy.h"
+#include "server/clip/shadow_clips.h"
 
 namespace gradwatch::clip {
 namespace {
@@ -88,11 +90,45 @@ void BM_ValueClip(benchmark::State& state) {
   Clip(state, spec);
 }
 
+// Eight of one kind, as a step measures them: with the tensors' norms at hand.
+void MeasureShadows(benchmark::State& state, const v1::ClipPolicy& spec) {
+  Gradients gradients(state.range(0));
+  gradients.PutBack();
+  google::protobuf::RepeatedPtrField<v1::ClipPolicy> specs;
+  for (int i = 0; i < kShadowsMax; ++i) *specs.Add() = spec;
+  const std::unique_ptr<ShadowClips> shadows = *ShadowClips::New(specs);
+  std::vector<double> norms;
+  for (const Block<float>& block : gradients.context().blocks) {
+    double squares = 0.0;
+    for (const float value : block.gradient) squares += double{value} * double{value};
+    norms.push_back(std::sqrt(squares));
+  }
+  ClipContext<float> context = gradients.context();
+  context.norms = norms;
+  google::protobuf::RepeatedPtrField<v1::ShadowReport> reports;
+  for (auto _ : state) {
+    reports.Clear();
+    shadows->Measure(context, &reports);
+    benchmark::DoNotOptimize(reports);
+  }
+  state.SetItemsProcessed(state.iterations() * state.range(0));
+}
+
+void BM_ShadowGlobalNorms(benchmark::State& state) { MeasureShadows(state, GlobalNorm(1e-3)); }
+
+void BM_ShadowValues(benchmark::State& state) {
+  v1::ClipPolicy spec;
+  spec.mutable_value()->set_maximum(0.5);
+  MeasureShadows(state, spec);
+}
+
 BENCHMARK(BM_PutBackAlone)->Range(1 << 10, 1 << 20);
 BENCHMARK(BM_GlobalNormClip)->Range(1 << 10, 1 << 20);
 BENCHMARK(BM_GlobalNormBelowThreshold)->Range(1 << 10, 1 << 20);
 BENCHMARK(BM_ParameterNormClip)->Range(1 << 10, 1 << 20);
 BENCHMARK(BM_ValueClip)->Range(1 << 10, 1 << 20);
+BENCHMARK(BM_ShadowGlobalNorms)->Range(1 << 10, 1 << 20);
+BENCHMARK(BM_ShadowValues)->Range(1 << 10, 1 << 20);
 
 }  // namespace
 }  // namespace gradwatch::clip

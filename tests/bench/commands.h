@@ -21,6 +21,9 @@ int RunPeak(absl::Span<const std::string> args);
 // Times the engine's matrix products beside Eigen's.
 int RunGemm(absl::Span<const std::string> args);
 
+// Compares demonstration D7 with spoilt batches with and without the response ladder.
+int RunLadder(absl::Span<const std::string> args);
+
 // Makes a few small steps of each kind for an instruction counter (valgrind's callgrind).
 int RunCount(absl::Span<const std::string> args);
 

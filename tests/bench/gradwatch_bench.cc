@@ -27,6 +27,7 @@ constexpr Command kCommands[] = {
     {"submit", "Job creation beside a bare unary call", &RunSubmit},
     {"scrape", "Scrapes of /metrics by number of jobs and step rate", &RunScrape},
     {"jobs", "Many small jobs beside one job times the cores", &RunJobs},
+    {"ladder", "What the response ladder rescues: D7 with spoilt batches", &RunLadder},
     {"count", "A few small steps for an instruction counter", &RunCount},
 };
 

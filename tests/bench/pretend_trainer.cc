@@ -16,6 +16,7 @@ class PretendTrainer final : public train::Trainer {
   int64_t step() const override { return step_; }
   int64_t updates_applied() const override { return step_; }
   int nonfinite_in_a_row() const override { return 0; }
+  double learning_rate() const override { return script_->typical.learning_rate(); }
   int threads_useful() const override { return 1; }
   void SetThreads(int /*threads*/) override {}
 

@@ -108,6 +108,7 @@ class DemoTest(unittest.TestCase):
                      "d2-temporal-order.yaml", "d2-temporal-order-clipped.yaml",
                      "gradwatch watch unclipped", "gradwatch watch clipped", "d1-boom.yaml",
                      "gradwatch alerts boom", "gradwatch compare unclipped clipped boom",
+                     "gradwatch report unclipped --output", "gradwatch report clipped --output",
                      "--text /usr/share/common-licenses/GPL-3", "gradwatch generate writer"):
             self.assertIn(step, calls)
         self.assertIn("http://127.0.0.1:2/metrics", output)
@@ -147,8 +148,8 @@ class DemoTest(unittest.TestCase):
 
     def test_a_command_that_fails_ends_it(self):
         for moment in ("gradwatch submit*d2-temporal-order.yaml*", "gradwatch submit*d1*",
-                       "gradwatch alerts*", "gradwatch compare*", "gradwatch submit*--text*",
-                       "gradwatch generate*"):
+                       "gradwatch alerts*", "gradwatch compare*", "gradwatch report*",
+                       "gradwatch submit*--text*", "gradwatch generate*"):
             with self.subTest(moment):
                 process = self.start(fail_at=moment)
                 output, _ = process.communicate(timeout=PATIENCE_SECONDS)

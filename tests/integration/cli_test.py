@@ -43,12 +43,48 @@ class CliTest(unittest.TestCase):
         self.assertEqual(job["state"], "STATE_SUCCEEDED")
         self.assertEqual(int(job["step"]), 50)
 
+    def test_advises_on_the_threshold_of_a_job_that_measures_others(self):
+        self.submit("--steps", "300", "--id", "one", "--optimizer", "sgd", "--shadow-clip",
+                    "0.001,1000,value:0.001", "--wait")
+
+        text = cli(self.server, "advise", "one", "--threshold", "0.25").stdout
+        advice = cli_json(self.server, "advise", "one")
+        job = cli_json(self.server, "get", "one")
+        steps = cli(self.server, "export", "one", "--format", "jsonl").stdout.splitlines()
+
+        self.assertIn("clip the global L2 norm at", text)
+        self.assertIn("norm 0.25", text)
+        self.assertLess(max(len(line) for line in text.splitlines()), 80)
+        self.assertEqual(int(advice["window"]["steps"]), 300)
+        self.assertGreater(advice["recommended"]["max_norm"], 0)
+        self.assertEqual([s.get("clip_rate", 0) for s in job["shadow_summaries"]][:2],
+                         [1, 0])
+        self.assertEqual(len(json.loads(steps[-1])["shadow_reports"]), 3)
+
+    def test_sweeps_over_thresholds_and_seeds(self):
+        task = [flag for flag in SMALL if flag not in ("--seed", "7")]
+        arguments = ["sweep", *task, "--steps", "30", "--clips", "none,0.5", "--seeds", "0,1"]
+
+        text = cli(self.server, *arguments, "--id", "first").stdout
+        sweep = cli_json(self.server, *arguments, "--id", "second")
+        listed = cli_json(self.server, "list", "--label", "sweep=second")["jobs"]
+
+        self.assertIn("Best: clip", text)
+        self.assertEqual(len(sweep["jobs"]), 4)
+        self.assertIn(sweep["best"], ("none", "0.5"))
+        self.assertEqual(len(listed), 4)
+        self.assertEqual({job["state"] for job in listed}, {"STATE_SUCCEEDED"})
+
     def test_controls_a_running_job(self):
         self.submit("--steps", ENDLESS, "--id", "long")
 
         cli(self.server, "pause", "long")
         paused = cli_json(self.server, "get", "long")["state"]
-        cli(self.server, "update", "long", "--clip", "0.5")
+        cli(self.server, "update", "long", "--clip", "0.5", "--author", "ann")
+        before = int(cli_json(self.server, "get", "long")["step"])
+        advanced = cli(self.server, "advance", "long", "-n", "3")
+        after = int(cli_json(self.server, "get", "long")["step"])
+        interventions = cli_json(self.server, "interventions", "long")["interventions"]
         clipping = cli_json(self.server, "get", "long")["clipping"]
         cli(self.server, "resume", "long")
         cli(self.server, "delete", "long", expect=5)
@@ -58,6 +94,10 @@ class CliTest(unittest.TestCase):
         cli(self.server, "get", "long", expect=3)
 
         self.assertEqual(paused, "STATE_PAUSED")
+        self.assertEqual(after, before + 3)
+        self.assertIn("PAUSED: stands before step", advanced.stdout)
+        self.assertEqual([(one["author"], one["changes"][0]["path"]) for one in interventions],
+                         [("ann", "clipping")])
         self.assertEqual(clipping["policies"][0]["global_norm"]["max_norm"], 0.5)
         self.assertIn("CANCELLED", cancelled.stdout)
 
@@ -171,7 +211,8 @@ class CliTest(unittest.TestCase):
         self.assertIn("--reconnect", errors)
 
     def test_every_command_has_help_with_examples(self):
-        for command in ("submit", "list", "get", "watch", "pause", "resume", "cancel", "update",
+        for command in ("submit", "list", "get", "watch", "pause", "resume", "advance",
+                        "cancel", "update", "interventions",
                         "delete", "alerts", "datasets", "generate", "download", "export", "check",
                         "compare", "health"):
             with self.subTest(command):

@@ -42,14 +42,22 @@ class DocumentationTest(unittest.TestCase):
 
     def test_readme_uses_only_flags_that_commands_have(self):
         text = (testing.SOURCE / "README.md").read_text()
-        uses = {(command, flag)
+        uses = {((command, *self.subcommand(command, rest)), flag)
                 for command, rest in re.findall(r"\bgradwatch ([a-z]+)([^\n`&|;#]*)", text)
                 for flag in re.findall(r"(?<![\w-])--[a-z-]+", rest) if flag != "--help"}
 
         self.assertGreater(len(uses), 8)
         for command, flag in sorted(uses):
-            with self.subTest(f"gradwatch {command} {flag}"):
-                self.assertIn(flag, testing.cli(self.server, command, "--help").stdout)
+            with self.subTest(f"gradwatch {' '.join(command)} {flag}"):
+                self.assertIn(flag, testing.cli(self.server, *command, "--help").stdout)
+
+    def subcommand(self, command, rest):
+        """The subcommand that `rest` begins with, in a list; empty where there is none."""
+        word = re.match(r" ([a-z]+)\b", rest)
+        text = testing.cli(self.server, command, "--help").stdout
+        listed = re.search(r"^Commands:\n(.*?)^$", text, re.M | re.S)
+        names = re.findall(r"^  ([a-z]+)\b", listed.group(1), re.M) if listed else []
+        return [word.group(1)] if word and word.group(1) in names else []
 
 
 if __name__ == "__main__":

@@ -42,7 +42,7 @@ TEST(RuleCatalogue, IsInOrderAndComplete) {
     EXPECT_TRUE(rule.defaults().has_for_steps());
     EXPECT_TRUE(rule.defaults().has_resolve_steps());
   }
-  EXPECT_EQ(RuleCatalogue().size(), 7U);
+  EXPECT_EQ(RuleCatalogue().size(), 18U);
 }
 
 TEST(RuleCatalogue, DefaultsPassTheirOwnCheck) {
@@ -95,6 +95,14 @@ std::vector<BadSettings> BadOnes() {
        "rules[0].resolve_steps", "0 is not between 1 and 1000000"},
       {"huge cool-down", v1::RULE_ID_EXPLODING_REL, [](S* s) { s->set_cooldown_steps(1'000'001); },
        "rules[0].cooldown_steps", "1000001 is not between 0 and 1000000"},
+      {"no second threshold", v1::RULE_ID_EXPLODING_ABS, [](S* s) { s->set_second_threshold(1.0); },
+       "rules[0].second_threshold", "EXPLODING_ABS has no second_threshold"},
+      {"share above one", v1::RULE_ID_DEAD_LAYER, [](S* s) { s->set_second_threshold(1.5); },
+       "rules[0].second_threshold", "1.5 is not between 0 and 1"},
+      {"custom", v1::RULE_ID_CUSTOM, [](S*) {}, "rules[0].id", "40 is no rule"},
+      {"severity", v1::RULE_ID_DEAD_LAYER,
+       [](S* s) { s->set_severity(static_cast<v1::Severity>(9)); }, "rules[0].severity",
+       "9 is no severity"},
       {"muted", v1::RULE_ID_EXPLODING_ABS, [](S* s) { s->set_cooldown_steps(5); },
        "rules[0].cooldown_steps", "EXPLODING_ABS is never muted"},
   };

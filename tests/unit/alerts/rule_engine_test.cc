@@ -1,12 +1,15 @@
 #include "server/alerts/rule_engine.h"
 
+#include <algorithm>
 #include <cmath>
+#include <map>
 #include <memory>
 #include <string>
 #include <vector>
 
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "server/alerts/thresholds.h"
 #include "tests/unit/alerts/rule_streams.h"
 
 namespace gradwatch::alerts {
@@ -60,6 +63,7 @@ struct Case {
   // A threshold for the job under which `symptom` does not fire.
   double mild_threshold;
   int64_t cooldown;
+  bool clips = false;  // The rule is about jobs that clip.
 };
 
 std::ostream& operator<<(std::ostream& out, const Case& c) { return out << c.name; }
@@ -69,6 +73,62 @@ Symptom Spikes(double norm) {
   return [norm](v1::StepStats* stats) {
     if (stats->step() % 3 == 0) stats->set_norm_before(norm);
   };
+}
+
+// Changes of one tensor, or of the first layer.
+Symptom Tensor(int index, const std::function<void(v1::TensorStats*)>& change) {
+  return [=](v1::StepStats* stats) { change(stats->mutable_tensors(index)); };
+}
+
+Symptom Layer(const std::function<void(v1::LayerTimeStats*)>& change) {
+  return [=](v1::StepStats* stats) { change(stats->mutable_layers(0)); };
+}
+
+Symptom GradientOf(int index, double norm) {
+  return Tensor(index, [norm](v1::TensorStats* tensor) { tensor->set_norm(norm); });
+}
+
+Symptom WeightsOf(int index, double norm) {
+  return Tensor(index, [norm](v1::TensorStats* tensor) { tensor->set_weight_norm(norm); });
+}
+
+// All but one step of 200.
+Symptom Clipped(double coefficient) {
+  return [coefficient](v1::StepStats* stats) {
+    if (stats->step() % 200 == 50) return;
+    stats->set_clipped(true);
+    stats->set_clip_coefficient(coefficient);
+  };
+}
+
+// Explodes, and is clipped in one step of 200 only.
+void ExplodesUnclipped(v1::StepStats* stats) {
+  stats->set_norm_before(2000.0);
+  stats->set_clipped(stats->step() % 200 == 0);
+}
+
+void FallsSteadily(v1::StepStats* stats) {
+  stats->set_loss(1.0 - 1e-4 * static_cast<double>(stats->step()));
+}
+
+Symptom UpdateRatios(double ratio) {
+  return [ratio](v1::StepStats* stats) {
+    for (v1::TensorStats& tensor : *stats->mutable_tensors()) tensor.set_update_ratio(ratio);
+  };
+}
+
+Symptom UpdateSpikes(double norm) {
+  return [norm](v1::StepStats* stats) {
+    if (stats->step() % 3 == 0) stats->set_update_norm(norm);
+  };
+}
+
+Symptom KeepGateClosed(double share) {
+  return Layer([share](v1::LayerTimeStats* layer) { layer->set_gate_closed_share(1, share); });
+}
+
+Symptom Saturated(double share) {
+  return Layer([share](v1::LayerTimeStats* layer) { layer->set_saturated_share(share); });
 }
 
 std::vector<Case> Cases() {
@@ -85,6 +145,26 @@ std::vector<Case> Cases() {
        v1::SEVERITY_INFO, GrowthFactor(0.6), 0, -20, 100},
       {v1::RULE_ID_HIDDEN_GROWTH, "HIDDEN_GROWTH", 20, Surge(0.05, 100), 5, v1::SEVERITY_WARN,
        Surge(0.05, 1.5), 20, 0.1, 100},
+      {v1::RULE_ID_VANISHING_ABS, "VANISHING_ABS", 20, GradientOf(1, 1e-7), 50, v1::SEVERITY_WARN,
+       GradientOf(1, 5e-6), 50, 1e-9, 100},
+      {v1::RULE_ID_DEAD_LAYER, "DEAD_LAYER", 20, GradientOf(3, 1e-8), 100, v1::SEVERITY_WARN,
+       GradientOf(3, 5e-6), 50, 1e-9, 100},
+      {v1::RULE_ID_CLIP_SATURATED, "CLIP_SATURATED", 0, Clipped(0.05), 399, v1::SEVERITY_INFO,
+       Clipped(0.2), 0, 0.999, 100, true},
+      {v1::RULE_ID_LOSS_PLATEAU, "LOSS_PLATEAU", 0, Loss(1.0), 599, v1::SEVERITY_INFO,
+       FallsSteadily, 0, 1.5, 100},
+      {v1::RULE_ID_GATES_STUCK, "GATES_STUCK", 20, KeepGateClosed(0.8), 100, v1::SEVERITY_WARN,
+       KeepGateClosed(0.45), 50, 0.9, 100},
+      {v1::RULE_ID_DEAD_OR_SATURATED_UNITS, "DEAD_OR_SATURATED_UNITS", 20, Saturated(0.7), 100,
+       v1::SEVERITY_WARN, Saturated(0.45), 50, 0.9, 100},
+      {v1::RULE_ID_UPDATE_RATIO, "UPDATE_RATIO", 0, UpdateRatios(2 * kUpdateRatioHigh), 70,
+       v1::SEVERITY_WARN, UpdateRatios(0.5 * kUpdateRatioHigh), 0, 10 * kUpdateRatioHigh, 100},
+      {v1::RULE_ID_WEIGHT_BLOWUP, "WEIGHT_BLOWUP", 20, WeightsOf(1, 40.0), 10, v1::SEVERITY_WARN,
+       WeightsOf(1, 25.0), 50, 20, 100},
+      {v1::RULE_ID_CLIP_TOO_LOOSE, "CLIP_TOO_LOOSE", 200, ExplodesUnclipped, 2, v1::SEVERITY_WARN,
+       Norm(5), 0, 0.004, 100, true},
+      {v1::RULE_ID_UPDATE_SPIKE, "UPDATE_SPIKE", 75, UpdateSpikes(4.0), 4, v1::SEVERITY_INFO,
+       UpdateSpikes(0.3), 50, 100, 100},
   };
 }
 
@@ -99,8 +179,10 @@ class EveryRule : public testing::TestWithParam<Case> {
     return alerts;
   }
 
+  static v1::Job OwnJob() { return MakeJob(GetParam().clips); }
+
   static v1::Job JobWith(const std::function<void(v1::RuleSettings*)>& change) {
-    v1::Job job = MakeJob();
+    v1::Job job = OwnJob();
     v1::RuleSettings& settings = *job.add_rules();
     settings.set_id(GetParam().rule);
     change(&settings);
@@ -127,7 +209,7 @@ INSTANTIATE_TEST_SUITE_P(Rules, EveryRule, testing::ValuesIn(Cases()),
 
 TEST_P(EveryRule, FiresWhenTheConditionHeldLongEnough) {
   const Case& c = GetParam();
-  Stream stream(MakeJob());
+  Stream stream(OwnJob());
 
   stream.Feed(c.quiet);
   stream.Feed(c.steps - 1, c.symptom);
@@ -149,16 +231,16 @@ TEST_P(EveryRule, FiresWhenTheConditionHeldLongEnough) {
 }
 
 TEST_P(EveryRule, StaysQuietShortOfTheCondition) {
-  Stream stream(MakeJob());
+  Stream stream(OwnJob());
 
   stream.Feed(GetParam().quiet);
-  stream.Feed(300, GetParam().harmless);
+  stream.Feed(GetParam().steps + 300, GetParam().harmless);
 
   EXPECT_THAT(AlertsOf(stream.engine), IsEmpty());
 }
 
 TEST_P(EveryRule, StaysQuietOnHealthySteps) {
-  Stream stream(MakeJob());
+  Stream stream(OwnJob());
 
   stream.Feed(500);
 
@@ -169,7 +251,7 @@ TEST_P(EveryRule, StaysQuietOnHealthySteps) {
 
 TEST_P(EveryRule, ResolvesAfterTheResolveSteps) {
   const Case& c = GetParam();
-  Stream stream(MakeJob());
+  Stream stream(OwnJob());
   MakeItFire(&stream);
   const int64_t last_step = stream.next_step - 1;
 
@@ -193,7 +275,7 @@ TEST_P(EveryRule, HitWithinCooldownReopensTheSameAlert) {
   MakeItFire(&stream);
   LetItResolve(&stream);
 
-  stream.Feed(300, c.symptom);
+  stream.Feed(c.steps + 300, c.symptom);
 
   const std::vector<v1::Alert> alerts = AlertsOf(stream.engine);
   if (c.cooldown == 0) {  // Never muted.
@@ -210,12 +292,12 @@ TEST_P(EveryRule, HitWithinCooldownReopensTheSameAlert) {
 
 TEST_P(EveryRule, HitAfterCooldownIsAnotherAlert) {
   const Case& c = GetParam();
-  Stream stream(MakeJob());
+  Stream stream(OwnJob());
   MakeItFire(&stream);
   LetItResolve(&stream);
 
   stream.Feed(static_cast<int>(c.cooldown) + 1);
-  stream.Feed(300, c.symptom);
+  stream.Feed(c.steps + 300, c.symptom);
 
   const std::vector<v1::Alert> alerts = AlertsOf(stream.engine);
   ASSERT_THAT(alerts, SizeIs(2));
@@ -245,10 +327,10 @@ TEST_P(EveryRule, IsSilentWhenDisabled) {
 
 TEST_P(EveryRule, IsSilentDuringWarmUp) {
   const Case& c = GetParam();
-  Stream stream(JobWith([](v1::RuleSettings* settings) { settings->set_warmup_steps(500); }));
+  Stream stream(JobWith([](v1::RuleSettings* settings) { settings->set_warmup_steps(1000); }));
 
   MakeItFire(&stream);
-  stream.Feed(500 - static_cast<int>(stream.next_step), c.symptom);
+  stream.Feed(1000 - static_cast<int>(stream.next_step), c.symptom);
 
   EXPECT_THAT(AlertsOf(stream.engine), IsEmpty());
 }
@@ -257,13 +339,13 @@ TEST_P(EveryRule, NonFiniteStepsFreezeIt) {
   // Fed under the number of the step that follows, so that only their content can tell.
   const Case& c = GetParam();
   const auto play = [&c](bool with_nonfinite) {
-    auto stream = std::make_unique<Stream>(MakeJob());
-    for (int i = 0; i < 500; ++i) {
+    auto stream = std::make_unique<Stream>(OwnJob());
+    for (int i = 0; i < c.quiet + c.steps + 500; ++i) {
       if (with_nonfinite && i % 7 == 3) {
         stream->FeedNonFinite(1);
         --stream->next_step;
       }
-      stream->Feed(1, i >= c.quiet && i < c.quiet + 150 ? c.symptom : nullptr);
+      stream->Feed(1, i >= c.quiet && i < c.quiet + c.steps + 30 ? c.symptom : nullptr);
     }
     return stream;
   };
@@ -285,10 +367,13 @@ class PromptRule : public EveryRule {};
 INSTANTIATE_TEST_SUITE_P(Rules, PromptRule, testing::ValuesIn([] {
                            std::vector<Case> prompt;
                            for (const Case& c : Cases()) {
-                             if (c.rule != v1::RULE_ID_RECURRENT_EXPANSION &&
-                                 c.rule != v1::RULE_ID_VANISHING_THROUGH_TIME) {
-                               prompt.push_back(c);
-                             }
+                             const bool slow = c.rule == v1::RULE_ID_RECURRENT_EXPANSION ||
+                                               c.rule == v1::RULE_ID_VANISHING_THROUGH_TIME ||
+                                               c.rule == v1::RULE_ID_CLIP_SATURATED ||
+                                               c.rule == v1::RULE_ID_CLIP_TOO_LOOSE ||
+                                               c.rule == v1::RULE_ID_LOSS_PLATEAU ||
+                                               c.rule == v1::RULE_ID_UPDATE_RATIO;
+                             if (!slow) prompt.push_back(c);
                            }
                            return prompt;
                          }()),
@@ -309,7 +394,7 @@ TEST_P(PromptRule, PendingDropsAtTheFirstFalse) {
 }
 
 TEST_P(EveryRule, EndOfTheJobResolvesIt) {
-  Stream stream(MakeJob());
+  Stream stream(OwnJob());
   MakeItFire(&stream);
   stream.changed.clear();
 
@@ -334,13 +419,13 @@ TEST_P(EveryRule, ContinuesExactlyFromItsState) {
       stream->FeedStep(step % 37 == 5 ? MakeNonFiniteStep(step) : stats);
     }
   };
-  Stream whole(MakeJob());
+  Stream whole(OwnJob());
   play(0, 900, &whole);
   for (const int64_t cut : {1, c.quiet + 3, 77, 131, 260, 333, 612}) {
     SCOPED_TRACE(cut);
-    Stream first(MakeJob());
+    Stream first(OwnJob());
     play(0, cut, &first);
-    Stream second(MakeJob());
+    Stream second(OwnJob());
 
     ASSERT_TRUE(second.engine.LoadState(first.engine.SaveState()).ok());
     play(cut, 900, &second);
@@ -593,6 +678,312 @@ TEST(HiddenGrowth, LinearAccumulationIsNoSurge) {
   });
 
   EXPECT_THAT(stream.changed, IsEmpty());
+}
+
+TEST(VanishingAbs, EachLayerHasAnAlertOfItsOwn) {
+  Stream stream(MakeJob());
+  stream.Feed(20);
+
+  stream.Feed(50, GradientOf(1, 1e-7));
+  stream.Feed(50, [](v1::StepStats* stats) {
+    stats->mutable_tensors(1)->set_norm(1e-7);
+    stats->mutable_tensors(2)->set_norm(2e-7);
+  });
+
+  ASSERT_THAT(stream.changed, SizeIs(2));
+  EXPECT_EQ(stream.changed[0].tensor(), "rnn.weight_hh_l0");
+  EXPECT_EQ(stream.changed[1].tensor(), "rnn.weight_hh_l1");
+  EXPECT_EQ(stream.changed[1].firing_step(), 119);
+}
+
+TEST(DeadLayer, ExactZerosInEachTensorAreDead) {
+  Stream stream(MakeJob());
+  stream.Feed(20);
+  const auto dead = [](v1::StepStats* stats) {
+    stats->mutable_tensors(0)->set_zeros(20);
+    stats->mutable_tensors(1)->set_zeros(100);
+    stats->mutable_tensors(4)->set_zeros(10);
+  };
+
+  stream.Feed(100, [&](v1::StepStats* stats) {
+    dead(stats);
+    stats->mutable_tensors(4)->set_zeros(5);  // Half of the units live.
+  });
+  EXPECT_THAT(stream.changed, IsEmpty());
+  stream.Feed(100, dead);
+
+  ASSERT_THAT(stream.changed, SizeIs(1));
+  EXPECT_EQ(stream.changed[0].rule(), v1::RULE_ID_DEAD_LAYER);
+  EXPECT_THAT(stream.changed[0].message(), HasSubstr("most of layer 0"));
+}
+
+TEST(DeadUnits, ReluUnitsWithoutGradientAreDead) {
+  v1::Job job = MakeJob();
+  job.mutable_model()->set_cell(v1::Model::CELL_RNN_RELU);
+  Stream stream(job);
+  stream.Feed(20);
+
+  stream.Feed(100, Tensor(4, [](v1::TensorStats* tensor) { tensor->set_zeros(6); }));
+
+  ASSERT_THAT(stream.changed, SizeIs(1));
+  EXPECT_EQ(stream.changed[0].rule(), v1::RULE_ID_DEAD_OR_SATURATED_UNITS);
+  EXPECT_EQ(stream.changed[0].first_value(), 0.6);
+}
+
+TEST(GatesStuck, InputAndOutputGatesMustBothBeClosed) {
+  v1::Job job = MakeJob();
+  job.mutable_model()->set_cell(v1::Model::CELL_LSTM);
+  Stream stream(job);
+  stream.Feed(20);
+
+  stream.Feed(100, Layer([](v1::LayerTimeStats* layer) { layer->set_gate_closed_share(0, 0.99); }));
+  EXPECT_THAT(stream.changed, IsEmpty());
+  stream.Feed(100, Layer([](v1::LayerTimeStats* layer) {
+                layer->set_gate_closed_share(0, 0.99);
+                layer->set_gate_closed_share(3, 0.95);
+              }));
+
+  ASSERT_THAT(stream.changed, SizeIs(1));
+  EXPECT_EQ(stream.changed[0].tensor(), "i_l0");
+  EXPECT_EQ(stream.changed[0].first_value(), 0.95);
+}
+
+TEST(UpdateRatio, TooSmallAdvisesAHigherRate) {
+  Stream stream(MakeJob());
+
+  stream.Feed(70, UpdateRatios(1e-6));
+
+  ASSERT_THAT(stream.changed, SizeIs(1));
+  EXPECT_THAT(stream.changed[0].message(), HasSubstr("too small"));
+  EXPECT_THAT(stream.changed[0].advice(),
+              HasSubstr("raise optimizer.learning_rate, for instance from 0.1 to 100 "));
+  EXPECT_EQ(stream.changed[0].threshold(), kUpdateRatioLow);
+}
+
+TEST(UpdateRatio, FarTooLargeIsCritical) {
+  Stream stream(MakeJob());
+
+  stream.Feed(70, UpdateRatios(2 * kUpdateRatioCritical * kUpdateRatioHigh));
+
+  ASSERT_THAT(stream.changed, SizeIs(1));
+  EXPECT_EQ(stream.changed[0].severity(), v1::SEVERITY_CRIT);
+}
+
+TEST(WeightBlowup, SteadyGrowthFiresBeforeTheTotalDoes) {
+  Stream stream(MakeJob());
+  stream.Feed(20);
+
+  double norm = 3.0;
+  for (int i = 0; i < 10; ++i) {
+    norm *= 1.06;
+    stream.Feed(1, WeightsOf(1, norm));
+  }
+
+  ASSERT_THAT(stream.changed, SizeIs(1));
+  EXPECT_EQ(stream.changed[0].rule(), v1::RULE_ID_WEIGHT_BLOWUP);
+  EXPECT_EQ(stream.changed[0].tensor(), "rnn.weight_hh_l0");
+  EXPECT_NEAR(stream.changed[0].first_value(), 1.06, 1e-9);
+}
+
+TEST(WeightBlowup, WeightsThatBeganTinyMayGrowToTheUsualSize) {
+  Stream stream(MakeJob());
+  stream.Feed(20, WeightsOf(1, 0.01));
+
+  double norm = 0.01;
+  for (int i = 0; i < 60; ++i) {
+    norm = std::min(1.8, norm * 1.1);  // PyTorch's would be sqrt(100 / 30) = 1.83.
+    stream.Feed(1, WeightsOf(1, norm));
+  }
+
+  EXPECT_THAT(stream.changed, IsEmpty());
+}
+
+TEST(LossPlateau, AtTheFloorOfTheTaskItIsAWarningThatSaysSo) {
+  v1::Job job = MakeJob();
+  job.mutable_task()->mutable_adding()->set_time_steps(50);
+  Stream stream(job);
+
+  stream.Feed(599, Loss(0.1672));
+
+  ASSERT_THAT(stream.changed, SizeIs(1));
+  EXPECT_EQ(stream.changed[0].severity(), v1::SEVERITY_WARN);
+  EXPECT_THAT(stream.changed[0].message(), HasSubstr("what always answering 1 gives (0.1667)"));
+}
+
+TEST(LossPlateau, WithAVanishingGradientBothAreWarnings) {
+  Stream stream(MakeJob());
+
+  stream.Feed(610, [](v1::StepStats* stats) {
+    stats->set_loss(1.0);
+    stats->mutable_growth()->set_growth_factor(0.5);
+  });
+
+  std::map<v1::RuleId, v1::Severity> severities;
+  for (const v1::Alert& alert : stream.engine.alerts()) severities[alert.rule()] = alert.severity();
+  EXPECT_EQ(severities[v1::RULE_ID_LOSS_PLATEAU], v1::SEVERITY_WARN);
+  EXPECT_EQ(severities[v1::RULE_ID_VANISHING_THROUGH_TIME], v1::SEVERITY_WARN);
+}
+
+TEST(ClipTooLoose, SilentWhenNothingIsWrong) {
+  Stream stream(MakeJob(/*clips=*/true));
+
+  stream.Feed(400);
+
+  EXPECT_THAT(stream.changed, IsEmpty());
+}
+
+TEST(ClipTooLoose, NamesTheMedianAsThreshold) {
+  Stream stream(MakeJob(/*clips=*/true));
+  stream.Feed(100, Norm(0.7));
+
+  stream.Feed(2, Norm(2000));
+
+  const v1::Alert& alert = stream.engine.alerts().back();
+  EXPECT_EQ(alert.rule(), v1::RULE_ID_CLIP_TOO_LOOSE);
+  EXPECT_THAT(alert.advice(), HasSubstr("--clip 0.5"));
+}
+
+TEST(UpdateSpike, AScheduleIsNoSpike) {
+  Stream stream(MakeJob());
+  stream.Feed(80);
+
+  stream.Feed(60, [](v1::StepStats* stats) {
+    stats->set_learning_rate(10.0);  // 100 times as high, and so the updates.
+    stats->set_update_norm(10.0);
+  });
+
+  EXPECT_THAT(stream.changed, IsEmpty());
+}
+
+TEST(Stalled, CountsFromTheLastStepAndResolvesWithTheNext) {
+  Stream stream(MakeJob());
+  stream.Feed(3);  // The last one at 1002 s.
+
+  stream.engine.CheckProgress(absl::FromUnixSeconds(1062), &stream.changed);
+  EXPECT_THAT(stream.changed, IsEmpty());
+  stream.engine.CheckProgress(absl::FromUnixSeconds(1063), &stream.changed);
+  stream.engine.CheckProgress(absl::FromUnixSeconds(1099), &stream.changed);
+
+  ASSERT_THAT(stream.changed, SizeIs(1));
+  EXPECT_EQ(stream.changed[0].rule(), v1::RULE_ID_STALLED_JOB);
+  EXPECT_EQ(stream.changed[0].firing_step(), 3);
+  EXPECT_FALSE(stream.changed[0].has_batch_origin());
+  stream.Feed(1);
+  ASSERT_THAT(stream.changed, SizeIs(2));
+  EXPECT_EQ(stream.changed[1].state(), v1::Alert::STATE_RESOLVED);
+}
+
+TEST(Stalled, TimeBeforeItWentOnDoesNotCount) {
+  Stream before(MakeJob());
+  before.Feed(3);
+  Stream stream(MakeJob());
+  ASSERT_TRUE(stream.engine.LoadState(before.engine.SaveState()).ok());
+
+  stream.engine.CheckProgress(absl::FromUnixSeconds(5000), &stream.changed);
+  stream.engine.CheckProgress(absl::FromUnixSeconds(5060), &stream.changed);
+  EXPECT_THAT(stream.changed, IsEmpty());
+  stream.engine.CheckProgress(absl::FromUnixSeconds(5061), &stream.changed);
+
+  EXPECT_THAT(stream.changed, SizeIs(1));
+}
+
+TEST(RuleEngine, SeverityAndSecondThresholdAreTheJobs) {
+  v1::Job job = MakeJob();
+  v1::RuleSettings& settings = *job.add_rules();
+  settings.set_id(v1::RULE_ID_HIDDEN_GROWTH);
+  settings.set_second_threshold(10.0);
+  settings.set_severity(v1::SEVERITY_CRIT);
+  Stream stream(job);
+
+  stream.Feed(5, Layer([](v1::LayerTimeStats* layer) { layer->set_hidden_max_abs(11.0); }));
+
+  ASSERT_THAT(stream.changed, SizeIs(1));
+  EXPECT_EQ(stream.changed[0].severity(), v1::SEVERITY_CRIT);
+  EXPECT_EQ(stream.changed[0].threshold(), 10.0);
+}
+
+TEST(RuleEngine, AlertsNameTheBatch) {
+  Stream stream(MakeJob());
+
+  stream.Feed(1, [](v1::StepStats* stats) {
+    stats->set_norm_before(5000.0);
+    stats->set_batch_origin(320);
+  });
+
+  ASSERT_THAT(stream.changed, SizeIs(1));
+  EXPECT_EQ(stream.changed[0].batch_origin(), 320);
+}
+
+v1::Acknowledgement NoteOf(const char* author) {
+  v1::Acknowledgement note;
+  note.set_author(author);
+  return note;
+}
+
+TEST(Acknowledgement, IsGoneWhenTheAlertGrowsWorse) {
+  Stream stream(MakeJob(/*clips=*/true));
+  stream.Feed(1, Norm(2000));
+  ASSERT_TRUE(stream.engine.Acknowledge(1, NoteOf("ann"), &stream.changed).ok());
+  EXPECT_EQ(stream.changed.back().acknowledgement().author(), "ann");
+
+  stream.Feed(5, Norm(3000));
+  EXPECT_TRUE(stream.engine.alerts()[0].has_acknowledgement());
+  stream.engine.SetRules(MakeJob(/*clips=*/false), absl::UnixEpoch(), &stream.changed);
+  stream.Feed(1, Norm(3000));
+
+  EXPECT_FALSE(stream.engine.alerts()[0].has_acknowledgement());
+}
+
+TEST(Acknowledgement, OnlyWhatFiresIsAcknowledged) {
+  Stream stream(MakeJob());
+  stream.Feed(1, Norm(2000));
+  stream.Feed(60);
+
+  EXPECT_EQ(stream.engine.Acknowledge(1, NoteOf("ann"), &stream.changed).status().code(),
+            absl::StatusCode::kFailedPrecondition);
+  EXPECT_EQ(stream.engine.Acknowledge(2, NoteOf("ann"), &stream.changed).status().code(),
+            absl::StatusCode::kNotFound);
+}
+
+v1::Silence SilenceOf(const char* rule, int64_t until) {
+  v1::Silence silence;
+  silence.set_rule_name(rule);
+  silence.mutable_expire_time()->set_seconds(until);
+  return silence;
+}
+
+TEST(Silence, MarksWhatFiresUntilItEnds) {
+  Stream stream(MakeJob());
+  stream.Feed(1, Norm(2000));
+  stream.changed.clear();
+
+  ASSERT_TRUE(stream.engine.Silence(SilenceOf("EXPLODING_ABS", 1003), &stream.changed).ok());
+  ASSERT_THAT(stream.changed, SizeIs(1));
+  EXPECT_EQ(stream.changed[0].silenced_until().seconds(), 1003);
+  stream.Feed(2, Norm(2000));
+  EXPECT_TRUE(stream.engine.alerts()[0].has_silenced_until());
+  stream.Feed(1, Norm(2000));  // At 1003 s.
+
+  EXPECT_THAT(stream.engine.silences(), IsEmpty());
+  ASSERT_THAT(stream.changed, SizeIs(2));
+  EXPECT_FALSE(stream.changed[1].has_silenced_until());
+}
+
+TEST(Silence, MarksWhatBeginsToFireAndSurvivesItsState) {
+  Stream first(MakeJob());
+  ASSERT_TRUE(first.engine.Silence(SilenceOf("EXPLODING_ABS", 5000), &first.changed).ok());
+  ASSERT_TRUE(first.engine.Silence(SilenceOf("EXPLODING_ABS", 6000), &first.changed).ok());
+  Stream stream(MakeJob());
+  ASSERT_TRUE(stream.engine.LoadState(first.engine.SaveState()).ok());
+
+  stream.Feed(1, Norm(2000));
+
+  ASSERT_THAT(stream.changed, SizeIs(1));
+  EXPECT_EQ(stream.changed[0].silenced_until().seconds(), 6000);
+  ASSERT_TRUE(stream.engine.Unsilence("EXPLODING_ABS", &stream.changed).ok());
+  EXPECT_FALSE(stream.changed[1].has_silenced_until());
+  EXPECT_EQ(stream.engine.Unsilence("EXPLODING_ABS", &stream.changed).code(),
+            absl::StatusCode::kNotFound);
 }
 
 TEST(RuleEngine, WithoutThroughTimeStatisticsTheRestStillWorks) {

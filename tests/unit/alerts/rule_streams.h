@@ -30,34 +30,55 @@ inline v1::Job MakeJob(bool clips = false) {
   if (clips) {
     job.mutable_clipping()->add_policies()->mutable_global_norm()->set_max_norm(1.0);
   }
-  const auto add = [&job](const char* name, int layer, bool recurrent) {
+  job.mutable_model()->set_layers(2);
+  job.mutable_model()->set_hidden_units(10);
+  job.set_statistics_level(v1::STATISTICS_LEVEL_FULL);
+  const auto add = [&job](const char* name, int layer, bool recurrent, std::vector<int64_t> shape) {
     v1::ParameterInfo& parameter = *job.add_parameters();
     parameter.set_name(name);
     parameter.set_layer(layer);
     parameter.set_recurrent(recurrent);
+    parameter.mutable_shape()->Add(shape.begin(), shape.end());
   };
-  add("rnn.weight_ih_l0", 0, false);
-  add("rnn.weight_hh_l0", 0, true);
-  add("rnn.weight_hh_l1", 1, true);
-  add("readout.weight", -1, false);
+  add("rnn.weight_ih_l0", 0, false, {10, 2});
+  add("rnn.weight_hh_l0", 0, true, {10, 10});
+  add("rnn.weight_hh_l1", 1, true, {10, 10});
+  add("readout.weight", -1, false, {1, 10});
+  add("rnn.bias_ih_l0", 0, false, {10});
   return job;
 }
 
-// A healthy step.
+// A healthy step; the loss falls slowly.
 inline v1::StepStats MakeStep(int64_t step) {
   v1::StepStats stats;
   stats.set_step(step);
-  stats.set_loss(1.0);
+  stats.set_loss(1.0 / (1.0 + 0.001 * static_cast<double>(step)));
   stats.set_norm_before(1.0);
   stats.set_last_finite_norm(1.0);
-  for (const double norm : {0.1, 0.9, 0.4, 0.2}) stats.add_tensors()->set_norm(norm);
+  stats.set_norm_after(1.0);
+  stats.set_clip_coefficient(1.0);
+  stats.set_learning_rate(0.1);
+  stats.set_update_norm(0.1);
+  stats.set_update_ratio(1e-3);
+  for (const double norm : {0.1, 0.9, 0.4, 0.2, 0.1}) {
+    v1::TensorStats& tensor = *stats.add_tensors();
+    tensor.set_norm(norm);
+    tensor.set_max_abs(norm);
+    tensor.set_weight_norm(3.0);
+    tensor.set_update_ratio(1e-3);
+  }
   v1::GrowthStats& growth = *stats.mutable_growth();
   growth.set_growth_factor(0.98);
   growth.set_window(50);
   growth.set_layer(1);
-  v1::LayerTimeStats& layer = *stats.add_layers();
-  for (int t = 0; t < 50; ++t) layer.add_hidden_rms(0.5F);
-  layer.set_hidden_max_abs(1.0);
+  for (int l = 0; l < 2; ++l) {
+    v1::LayerTimeStats& layer = *stats.add_layers();
+    layer.set_layer(l);
+    for (int t = 0; t < 50; ++t) layer.add_hidden_rms(0.5F);
+    layer.set_hidden_max_abs(1.0);
+    layer.set_saturated_share(0.1);
+    for (int gate = 0; gate < 4; ++gate) layer.add_gate_closed_share(0.05);
+  }
   return stats;
 }
 

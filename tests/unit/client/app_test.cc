@@ -11,6 +11,7 @@
 #include <string>
 #include <vector>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_split.h"
 #include "nlohmann/json.hpp"
 #include "proto/support/errors.h"
@@ -464,6 +465,54 @@ TEST_F(AppTest, ExportsEveryStep) {
   EXPECT_EQ(nlohmann::json::parse(lines[3])["norm_before"], 1.5);
 }
 
+TEST_F(AppTest, WritesAReportAndPrintsItsPath) {
+  ServeJob(v1::Job::STATE_SUCCEEDED);
+  server_.Start();
+  const std::string path = testing::TempDir() + "/writes_a_report.html";
+
+  EXPECT_EQ(RunWith({"report", "x", "--output", path}), 0);
+
+  std::ostringstream page;
+  page << std::ifstream(path).rdbuf();
+  EXPECT_EQ(out_.str(), path + "\n");
+  EXPECT_THAT(page.str(), StartsWith("<!DOCTYPE html>"));
+  EXPECT_THAT(page.str(), HasSubstr("1.5 at step 0"));
+  EXPECT_THAT(page.str(), HasSubstr("the norm passed 1000"));
+  EXPECT_EQ(RunWith({"report", "nobody"}), 3);
+}
+
+TEST_F(AppTest, WritesAMarkdownReportToStandardOutput) {
+  ServeJob(v1::Job::STATE_RUNNING);
+  server_.Start();
+
+  EXPECT_EQ(RunWith({"report", "x", "--markdown", "--output", "-"}), 0);
+
+  EXPECT_THAT(out_.str(), StartsWith("# x\n"));
+  EXPECT_THAT(out_.str(), HasSubstr("| state | RUNNING |"));
+}
+
+// A job that runs while its report is written: what was forgotten meanwhile is left out.
+TEST_F(AppTest, ReportGoesOnWhereHistoryWasForgotten) {
+  ServeJob(v1::Job::STATE_RUNNING);
+  const auto query = server_.query_stats;
+  server_.query_stats = [query](const v1::QueryStatsRequest& request) {
+    auto history = query(request);
+    if (request.points() == 1) history->set_oldest_step(30);
+    return history;
+  };
+  const auto stream = server_.stream_stats;
+  server_.stream_stats = [stream](const v1::StreamStatsRequest& request,
+                                  const auto& write) -> absl::Status {
+    if (request.from_step() < 30) return absl::OutOfRangeError("the oldest kept step is 30");
+    return stream(request, write);
+  };
+  server_.Start();
+
+  EXPECT_EQ(RunWith({"report", "x", "--markdown", "--output", "-"}), 0);
+
+  EXPECT_THAT(out_.str(), HasSubstr("1.5 at step 30"));
+}
+
 TEST_F(AppTest, ComparesJobsInWords) {
   ServeJob(v1::Job::STATE_SUCCEEDED);
   server_.Start();
@@ -483,6 +532,102 @@ TEST_F(AppTest, ShowsAlertsWithAdvice) {
   EXPECT_THAT(out_.str(), HasSubstr("clip at 1"));
 }
 
+TEST_F(AppTest, AcknowledgesAnAlert) {
+  v1::AcknowledgeAlertRequest sent;
+  server_.acknowledge_alert = [&sent](const v1::AcknowledgeAlertRequest& request) {
+    sent = request;
+    v1::Alert alert;
+    alert.set_name(request.name());
+    alert.set_rule_name("EXPLODING_ABS");
+    alert.set_state(v1::Alert::STATE_FIRING);
+    alert.mutable_acknowledgement()->set_author(request.author());
+    return absl::StatusOr<v1::Alert>(alert);
+  };
+  server_.Start();
+
+  EXPECT_EQ(RunWith({"alerts", "ack", "x/3", "--by", "ann", "--note", "on it", "--for", "2h"}), 0);
+
+  EXPECT_EQ(sent.name(), "jobs/x/alerts/3");
+  EXPECT_EQ(sent.author(), "ann");
+  EXPECT_EQ(sent.comment(), "on it");
+  EXPECT_EQ(sent.duration().seconds(), 7200);
+  EXPECT_THAT(out_.str(), HasSubstr("FIRING, seen by ann"));
+  environment_.variables.erase("USER");
+  EXPECT_EQ(RunWith({"alerts", "ack", "jobs/x/alerts/3"}), 2);
+  environment_.variables["USER"] = "bob";
+  EXPECT_EQ(RunWith({"alerts", "ack", "jobs/x/alerts/3"}), 0);
+  EXPECT_EQ(sent.name(), "jobs/x/alerts/3");
+  EXPECT_EQ(sent.author(), "bob");
+  EXPECT_FALSE(sent.has_duration());
+}
+
+TEST_F(AppTest, SilencesARuleAndHearsItAgain) {
+  v1::Silence silence;
+  server_.silence_rule = [&silence](const v1::SilenceRuleRequest& request) {
+    silence.set_job(request.job());
+    silence.set_rule_name(request.rule_name());
+    silence.set_author(request.author());
+    silence.mutable_create_time()->set_seconds(1000);
+    silence.mutable_expire_time()->set_seconds(1000 + request.duration().seconds());
+    return absl::StatusOr<v1::Silence>(silence);
+  };
+  server_.list_silences = [&silence](const v1::ListSilencesRequest&) {
+    v1::ListSilencesResponse response;
+    *response.add_silences() = silence;
+    return absl::StatusOr<v1::ListSilencesResponse>(response);
+  };
+  std::string ended;
+  server_.delete_silence = [&ended](const v1::DeleteSilenceRequest& request) {
+    ended = request.job() + " " + request.rule_name();
+    return absl::StatusOr<google::protobuf::Empty>(google::protobuf::Empty());
+  };
+  server_.Start();
+
+  EXPECT_EQ(RunWith({"alerts", "silence", "x", "EXPLODING_REL", "--by", "ann"}), 0);
+  EXPECT_EQ(silence.expire_time().seconds(), 4600);
+  EXPECT_EQ(RunWith({"alerts", "silences"}), 0);
+  EXPECT_THAT(out_.str(), HasSubstr("EXPLODING_REL"));
+  EXPECT_EQ(RunWith({"alerts", "unsilence", "x", "EXPLODING_REL"}), 0);
+  EXPECT_EQ(ended, "jobs/x EXPLODING_REL");
+}
+
+TEST_F(AppTest, EvaluatesRulesFromThoseOfTheJob) {
+  server_.get_job = [](const v1::GetJobRequest&) {
+    v1::Job job;
+    job.add_rules()->set_id(v1::RULE_ID_NON_FINITE);
+    job.add_custom_rules()->set_name("OWN");
+    return absl::StatusOr<v1::Job>(job);
+  };
+  v1::EvaluateRulesRequest sent;
+  server_.evaluate_rules = [&sent](const v1::EvaluateRulesRequest& request) {
+    sent = request;
+    v1::EvaluateRulesResponse response;
+    response.set_steps(40);
+    response.set_last_step(39);
+    v1::Alert& alert = *response.add_alerts();
+    alert.set_rule_name("EXPLODING_ABS");
+    alert.set_firing_step(17);
+    return absl::StatusOr<v1::EvaluateRulesResponse>(response);
+  };
+  server_.Start();
+
+  EXPECT_EQ(RunWith({"alerts", "evaluate", "x", "--rule", "EXPLODING_ABS:threshold=5", "--from",
+                     "3", "--to", "39"}),
+            0);
+  EXPECT_EQ(sent.name(), "jobs/x");
+  EXPECT_EQ(sent.rules_size(), 2);
+  EXPECT_EQ(sent.custom_rules_size(), 1);
+  EXPECT_EQ(sent.from_step(), 3);
+  EXPECT_EQ(sent.to_step(), 39);
+  EXPECT_THAT(out_.str(), HasSubstr("17"));
+  EXPECT_THAT(err_.str(), HasSubstr("40 steps replayed, 0 to 39; 1 alert"));
+
+  EXPECT_EQ(RunWith({"alerts", "evaluate", "x", "--defaults", "--custom-rule", "A: loss > 1"}), 0);
+  EXPECT_EQ(sent.rules_size(), 0);
+  EXPECT_EQ(sent.custom_rules_size(), 1);
+  EXPECT_FALSE(sent.has_to_step());
+}
+
 TEST_F(AppTest, UpdateSendsOnlyWhatChanges) {
   ServeJob(v1::Job::STATE_RUNNING);
   server_.get_job = [](const v1::GetJobRequest&) {
@@ -491,6 +636,8 @@ TEST_F(AppTest, UpdateSendsOnlyWhatChanges) {
     (*job.mutable_labels())["old"] = "1";
     (*job.mutable_labels())["gone"] = "1";
     job.add_rules()->set_id(v1::RULE_ID_NON_FINITE);
+    job.add_custom_rules()->set_name("OWN");
+    job.add_custom_rules()->set_name("OLD");
     return absl::StatusOr<v1::Job>(job);
   };
   v1::UpdateJobRequest sent;
@@ -517,7 +664,128 @@ TEST_F(AppTest, UpdateSendsOnlyWhatChanges) {
   EXPECT_EQ(sent.job().labels().size(), 2u);
   EXPECT_EQ(sent.job().rules_size(), 2);
 
+  EXPECT_EQ(RunWith({"update", "x", "--custom-rule", "NEW: loss > 1", "--custom-rule",
+                     "OWN: loss > 2", "--remove-custom-rule", "OLD"}),
+            0);
+  ASSERT_EQ(sent.job().custom_rules_size(), 2);
+  EXPECT_EQ(sent.job().custom_rules(0).expression(), "loss > 2");
+  EXPECT_EQ(sent.job().custom_rules(1).name(), "NEW");
+  EXPECT_EQ(sent.update_mask().paths(0), "custom_rules");
+
   EXPECT_EQ(RunWith({"update", "x"}), 2);
+}
+
+TEST_F(AppTest, UpdateSendsTruncationLevelAndAuthor) {
+  v1::UpdateJobRequest sent;
+  server_.update_job = [&sent](const v1::UpdateJobRequest& request) {
+    sent = request;
+    v1::UpdateJobResponse response;
+    response.mutable_job()->set_name("jobs/x");
+    response.set_effective_step(77);
+    v1::SettingChange* const change = response.mutable_intervention()->add_changes();
+    change->set_path("statistics_level");
+    change->set_old_value("\"STATISTICS_LEVEL_BASIC\"");
+    change->set_new_value("\"STATISTICS_LEVEL_FULL\"");
+    return absl::StatusOr<v1::UpdateJobResponse>(response);
+  };
+  server_.Start();
+  environment_.variables["USER"] = "ann";
+
+  EXPECT_EQ(RunWith({"update", "x", "--truncation", "20", "--stats", "full"}), 0);
+  EXPECT_THAT(out_.str(), HasSubstr("from step 77 on: statistics_level: BASIC -> FULL"));
+  EXPECT_EQ(sent.job().training().truncation(), 20);
+  EXPECT_EQ(sent.job().statistics_level(), v1::STATISTICS_LEVEL_FULL);
+  EXPECT_EQ(sent.author(), "ann");
+
+  EXPECT_EQ(RunWith({"update", "x", "--truncation", "none", "--author", "bob"}), 0);
+  EXPECT_FALSE(sent.job().training().has_truncation());
+  EXPECT_EQ(sent.update_mask().paths(0), "training.truncation");
+  EXPECT_EQ(sent.author(), "bob");
+
+  EXPECT_EQ(RunWith({"update", "x", "--stats", "everything"}), 2);
+}
+
+TEST_F(AppTest, ListsInterventions) {
+  server_.list_interventions = [](const v1::ListInterventionsRequest& request) {
+    EXPECT_EQ(request.parent(), "jobs/x");
+    v1::ListInterventionsResponse response;
+    const bool first = request.page_token().empty();
+    v1::Intervention* const one = response.add_interventions();
+    one->set_step(first ? 12 : 30);
+    one->set_kind(first ? v1::Intervention::KIND_EDIT : v1::Intervention::KIND_ROLL_BACK);
+    one->set_author(first ? "ann" : "ladder");
+    if (first) {
+      v1::SettingChange* const change = one->add_changes();
+      change->set_path("clipping");
+      change->set_old_value(R"({"policies":[{"global_norm":{"max_norm":1}}]})");
+      change->set_new_value("{}");
+      response.set_next_page_token("more");
+    } else {
+      one->set_restored_step(20);
+      one->set_batches_skipped(50);
+      one->set_cause("loss 9 above 4");
+    }
+    return absl::StatusOr<v1::ListInterventionsResponse>(response);
+  };
+  server_.Start();
+
+  EXPECT_EQ(RunWith({"interventions", "x"}), 0);
+
+  EXPECT_THAT(out_.str(), HasSubstr("clipping: norm 1 -> none"));
+  EXPECT_THAT(out_.str(), HasSubstr("ROLL_BACK"));
+  EXPECT_THAT(out_.str(), HasSubstr("back to the weights before step 20, 50 batches left out, "
+                                    "loss 9 above 4"));
+}
+
+TEST_F(AppTest, AdvanceWaitsUntilTheJobStandsAgain) {
+  server_.advance_job = [](const v1::AdvanceJobRequest& request) {
+    EXPECT_EQ(request.steps(), 5);
+    v1::JobActionResponse response;
+    response.mutable_job()->set_name("jobs/x");
+    response.mutable_job()->set_state(v1::Job::STATE_RUNNING);
+    response.set_effective_step(15);
+    return absl::StatusOr<v1::JobActionResponse>(response);
+  };
+  server_.watch_job = [](const v1::WatchJobRequest&,
+                         const std::function<bool(const v1::WatchJobResponse&)>& write) {
+    v1::WatchJobResponse message;
+    message.mutable_job()->set_name("jobs/x");
+    message.mutable_job()->set_state(v1::Job::STATE_PAUSING);
+    write(message);
+    message.mutable_job()->set_state(v1::Job::STATE_PAUSED);
+    message.mutable_job()->set_step(15);
+    message.mutable_job()->mutable_latest_stats()->set_step(14);
+    message.mutable_job()->mutable_latest_stats()->set_loss(0.5);
+    write(message);
+    return absl::OkStatus();
+  };
+  server_.Start();
+
+  EXPECT_EQ(RunWith({"advance", "x", "-n", "5"}), 0);
+
+  EXPECT_THAT(out_.str(), HasSubstr("jobs/x PAUSED: stands before step 15; step 14: loss 0.5"));
+}
+
+TEST_F(AppTest, WatchShowsInterventions) {
+  ServeJob(v1::Job::STATE_SUCCEEDED);
+  server_.query_stats = [](const v1::QueryStatsRequest&) {
+    v1::QueryStatsResponse response;
+    v1::FoldedStats* const bucket = response.add_buckets();
+    bucket->set_count(40);
+    bucket->set_last_step(39);
+    v1::Intervention* const one = bucket->add_interventions();
+    one->set_kind(v1::Intervention::KIND_SKIP);
+    one->set_step(12);
+    one->set_author("ladder");
+    one->set_cause("the loss is NaN");
+    response.set_newest_step(39);
+    return absl::StatusOr<v1::QueryStatsResponse>(response);
+  };
+  server_.Start();
+
+  EXPECT_EQ(RunWith({"watch", "x"}), 0);
+
+  EXPECT_THAT(out_.str(), HasSubstr("* SKIP at step 12 by ladder: the loss is NaN"));
 }
 
 TEST_F(AppTest, PauseSaysWhereItStands) {
@@ -606,6 +874,182 @@ TEST_F(AppTest, TellsHealth) {
 
   EXPECT_EQ(RunWith({"health"}), 0);
   EXPECT_THAT(out_.str(), HasSubstr("is serving"));
+}
+
+TEST_F(AppTest, AdviseAsksForWhatTheFlagsSay) {
+  ServeJob(v1::Job::STATE_RUNNING);
+  v1::GetClipAdviceRequest asked;
+  server_.get_clip_advice =
+      [&asked](const v1::GetClipAdviceRequest& request) -> absl::StatusOr<v1::ClipAdvice> {
+    asked = request;
+    v1::ClipAdvice advice;
+    advice.set_job(request.name());
+    advice.mutable_recommended()->set_max_norm(0.5);
+    return advice;
+  };
+  server_.Start();
+
+  EXPECT_EQ(RunWith({"advise", "x", "--steps", "2000", "--threshold", "0.25", "--threshold", "5"}),
+            0);
+
+  EXPECT_EQ(asked.name(), "jobs/x");
+  EXPECT_EQ(asked.steps(), 2000);
+  EXPECT_EQ(asked.thresholds_size(), 2);
+  EXPECT_THAT(out_.str(), HasSubstr("clip the global L2 norm at 0.5"));
+  out_.str("");
+  EXPECT_EQ(RunWith({"advise", "x", "-o", "json"}), 0);
+  EXPECT_FALSE(asked.has_steps());
+  EXPECT_EQ(nlohmann::json::parse(out_.str())["recommended"]["max_norm"], 0.5);
+}
+
+// Plays the jobs of a sweep: each ends at once with a loss that grows with its threshold.
+class SweepAppTest : public AppTest {
+ protected:
+  void ServeSweep() {
+    server_.create_job = [this](const v1::CreateJobRequest& request) -> absl::StatusOr<v1::Job> {
+      if (request.validate_only()) {
+        ++checked_;
+        return request.job();
+      }
+      if (created_.size() == create_max_) return absl::ResourceExhaustedError("the queue is full");
+      v1::Job job = request.job();
+      job.set_name("jobs/" + request.job_id());
+      job.set_state(v1::Job::STATE_SUCCEEDED);
+      const bool clips = job.clipping().policies_size() > 0;
+      job.mutable_latest_evaluation()->set_loss(
+          clips ? job.clipping().policies(0).global_norm().max_norm() : 9);
+      created_.push_back(job);
+      return job;
+    };
+    server_.get_job = [this](const v1::GetJobRequest& request) { return Find(request.name()); };
+    server_.query_stats = [](const v1::QueryStatsRequest&) {
+      return absl::StatusOr<v1::QueryStatsResponse>(v1::QueryStatsResponse());
+    };
+    server_.list_alerts = [](const v1::ListAlertsRequest&) {
+      return absl::StatusOr<v1::ListAlertsResponse>(v1::ListAlertsResponse());
+    };
+    server_.watch_job = [this](const v1::WatchJobRequest& request, const auto& write) {
+      v1::WatchJobResponse message;
+      *message.mutable_job() = *Find(request.name());
+      write(message);
+      return absl::OkStatus();
+    };
+  }
+
+  absl::StatusOr<v1::Job> Find(const std::string& name) {
+    for (const v1::Job& job : created_) {
+      if (job.name() == name) return job;
+    }
+    return absl::NotFoundError("there is no job " + name);
+  }
+
+  size_t create_max_ = 1000;
+  int checked_ = 0;
+  std::vector<v1::Job> created_;
+};
+
+TEST_F(SweepAppTest, SubmitsEveryWayWithEverySeedAndMarksTheBest) {
+  ServeSweep();
+  server_.Start();
+
+  EXPECT_EQ(RunWith({"sweep", "--hidden", "8", "--clips", "none,5,0.5", "--seeds", "1,2", "--id",
+                     "try", "--label", "team=a"}),
+            0);
+
+  ASSERT_EQ(created_.size(), 6u);
+  EXPECT_EQ(checked_, 3) << "each way once before anything is created";
+  EXPECT_EQ(created_[0].name(), "jobs/try-clip-none-seed-1");
+  EXPECT_TRUE(created_[0].has_clipping());
+  EXPECT_EQ(created_[5].name(), "jobs/try-clip-0-5-seed-2");
+  EXPECT_EQ(created_[5].seed(), 2u);
+  EXPECT_EQ(created_[5].model().hidden_units(), 8);
+  EXPECT_EQ(created_[5].labels().at("sweep"), "try");
+  EXPECT_EQ(created_[5].labels().at("team"), "a");
+  EXPECT_THAT(out_.str(), HasSubstr("SEED"));
+  EXPECT_THAT(out_.str(), HasSubstr("\n*  0.5 "));
+  EXPECT_THAT(out_.str(), HasSubstr("Best: clip 0.5, median loss 0.5."));
+}
+
+TEST_F(SweepAppTest, JsonNamesTheBest) {
+  ServeSweep();
+  server_.Start();
+
+  EXPECT_EQ(RunWith({"sweep", "--clips", "1,0.25", "-o", "json"}), 0);
+
+  const auto json = nlohmann::json::parse(out_.str());
+  EXPECT_EQ(json["best"], "0.25");
+  EXPECT_EQ(json["jobs"].size(), 2u);
+}
+
+TEST_F(SweepAppTest, FailsWhenNoRunIsOfUse) {
+  ServeSweep();
+  server_.get_job = [this](const v1::GetJobRequest& request) -> absl::StatusOr<v1::Job> {
+    v1::Job job = *Find(request.name());
+    job.set_state(v1::Job::STATE_FAILED);
+    return job;
+  };
+  server_.Start();
+
+  EXPECT_EQ(RunWith({"sweep", "--clips", "1"}), 1);
+  EXPECT_THAT(out_.str(), HasSubstr("No run came to an end"));
+}
+
+TEST_F(SweepAppTest, SaysWhatWasSubmittedWhenTheServerIsFull) {
+  create_max_ = 2;
+  ServeSweep();
+  server_.Start();
+
+  EXPECT_NE(RunWith({"sweep", "--id", "try", "--clips", "1,2,5"}), 0);
+
+  EXPECT_THAT(err_.str(), HasSubstr("2 of 3 jobs were submitted"));
+  EXPECT_THAT(err_.str(), HasSubstr("gradwatch cancel try-clip-1-seed-0 try-clip-2-seed-0"));
+}
+
+TEST_F(SweepAppTest, CtrlCLeavesTheJobsAloneAndSaysHowToEndThem) {
+  ServeSweep();
+  server_.watch_job = [this](const v1::WatchJobRequest& request, const auto& write) {
+    v1::WatchJobResponse message;
+    *message.mutable_job() = *Find(request.name());
+    if (absl::EndsWith(request.name(), "clip-1-seed-0")) {
+      write(message);
+      return absl::OkStatus();
+    }
+    environment_.interrupt->Cancel();
+    while (write(message)) {
+    }
+    return absl::OkStatus();
+  };
+  server_.Start();
+
+  EXPECT_EQ(RunWith({"sweep", "--id", "try", "--clips", "1,2,5"}), 130);
+
+  EXPECT_THAT(err_.str(), HasSubstr("2 of 3 jobs have not ended and go on"));
+  EXPECT_THAT(err_.str(), HasSubstr("gradwatch cancel try-clip-2-seed-0 try-clip-5-seed-0"));
+}
+
+TEST_F(SweepAppTest, EndsWithTheTimeout) {
+  ServeSweep();
+  server_.watch_job = [](const v1::WatchJobRequest&, const auto& write) {
+    while (write(v1::WatchJobResponse())) {
+    }
+    return absl::OkStatus();
+  };
+  server_.Start();
+
+  EXPECT_EQ(RunWith({"sweep", "--clips", "1", "--timeout", "300ms"}), 6);
+  EXPECT_THAT(err_.str(), HasSubstr("1 of 1 jobs have not ended"));
+}
+
+TEST_F(SweepAppTest, BadListsAreWrongUsage) {
+  ServeSweep();
+  server_.Start();
+
+  EXPECT_EQ(RunWith({"sweep", "--clips", "half"}), 2);
+  EXPECT_THAT(err_.str(), HasSubstr("--clips wants norms"));
+  EXPECT_EQ(RunWith({"sweep", "--seeds", "4-2"}), 2);
+  EXPECT_THAT(err_.str(), HasSubstr("--seeds wants seeds"));
+  EXPECT_EQ(RunWith({"sweep", "--clip", "1"}), 2) << "a sweep has --clips";
+  EXPECT_TRUE(created_.empty());
 }
 
 }  // namespace

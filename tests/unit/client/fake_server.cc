@@ -70,6 +70,14 @@ struct FakeServer::Services {
                            v1::JobActionResponse* out) override {
       return Call(fake->cancel_job, *in, out);
     }
+    grpc::Status AdvanceJob(Context*, const v1::AdvanceJobRequest* in,
+                            v1::JobActionResponse* out) override {
+      return Call(fake->advance_job, *in, out);
+    }
+    grpc::Status ListInterventions(Context*, const v1::ListInterventionsRequest* in,
+                                   v1::ListInterventionsResponse* out) override {
+      return Call(fake->list_interventions, *in, out);
+    }
     grpc::Status CheckGradients(Context*, const v1::CheckGradientsRequest* in,
                                 v1::CheckGradientsResponse* out) override {
       return Call(fake->check_gradients, *in, out);
@@ -86,6 +94,10 @@ struct FakeServer::Services {
                             v1::QueryStatsResponse* out) override {
       return Call(fake->query_stats, *in, out);
     }
+    grpc::Status GetClipAdvice(Context*, const v1::GetClipAdviceRequest* in,
+                               v1::ClipAdvice* out) override {
+      return Call(fake->get_clip_advice, *in, out);
+    }
     grpc::Status StreamStats(Context* context, const v1::StreamStatsRequest* in,
                              grpc::ServerWriter<v1::StreamStatsResponse>* out) override {
       return Stream(fake->stream_stats, *in, context, out);
@@ -97,6 +109,26 @@ struct FakeServer::Services {
     grpc::Status ListAlerts(Context*, const v1::ListAlertsRequest* in,
                             v1::ListAlertsResponse* out) override {
       return Call(fake->list_alerts, *in, out);
+    }
+    grpc::Status AcknowledgeAlert(Context*, const v1::AcknowledgeAlertRequest* in,
+                                  v1::Alert* out) override {
+      return Call(fake->acknowledge_alert, *in, out);
+    }
+    grpc::Status SilenceRule(Context*, const v1::SilenceRuleRequest* in,
+                             v1::Silence* out) override {
+      return Call(fake->silence_rule, *in, out);
+    }
+    grpc::Status ListSilences(Context*, const v1::ListSilencesRequest* in,
+                              v1::ListSilencesResponse* out) override {
+      return Call(fake->list_silences, *in, out);
+    }
+    grpc::Status DeleteSilence(Context*, const v1::DeleteSilenceRequest* in,
+                               google::protobuf::Empty* out) override {
+      return Call(fake->delete_silence, *in, out);
+    }
+    grpc::Status EvaluateRules(Context*, const v1::EvaluateRulesRequest* in,
+                               v1::EvaluateRulesResponse* out) override {
+      return Call(fake->evaluate_rules, *in, out);
     }
     grpc::Status WatchAlerts(Context* context, const v1::WatchAlertsRequest* in,
                              grpc::ServerWriter<v1::WatchAlertsResponse>* out) override {

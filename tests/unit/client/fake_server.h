@@ -45,11 +45,19 @@ class FakeServer {
   Answer<v1::UpdateJobRequest, v1::UpdateJobResponse> update_job;
   Answer<v1::PauseJobRequest, v1::JobActionResponse> pause_job;
   Answer<v1::CancelJobRequest, v1::JobActionResponse> cancel_job;
+  Answer<v1::AdvanceJobRequest, v1::JobActionResponse> advance_job;
+  Answer<v1::ListInterventionsRequest, v1::ListInterventionsResponse> list_interventions;
   Answer<v1::CheckGradientsRequest, v1::CheckGradientsResponse> check_gradients;
   Answers<v1::WatchJobRequest, v1::WatchJobResponse> watch_job;
   Answer<v1::QueryStatsRequest, v1::QueryStatsResponse> query_stats;
+  Answer<v1::GetClipAdviceRequest, v1::ClipAdvice> get_clip_advice;
   Answers<v1::StreamStatsRequest, v1::StreamStatsResponse> stream_stats;
   Answer<v1::ListAlertsRequest, v1::ListAlertsResponse> list_alerts;
+  Answer<v1::AcknowledgeAlertRequest, v1::Alert> acknowledge_alert;
+  Answer<v1::SilenceRuleRequest, v1::Silence> silence_rule;
+  Answer<v1::ListSilencesRequest, v1::ListSilencesResponse> list_silences;
+  Answer<v1::DeleteSilenceRequest, google::protobuf::Empty> delete_silence;
+  Answer<v1::EvaluateRulesRequest, v1::EvaluateRulesResponse> evaluate_rules;
   Answers<v1::WatchAlertsRequest, v1::WatchAlertsResponse> watch_alerts;
   Answer<v1::ListDatasetsRequest, v1::ListDatasetsResponse> list_datasets;
   // All messages of one upload.

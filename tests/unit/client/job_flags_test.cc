@@ -104,6 +104,16 @@ INSTANTIATE_TEST_SUITE_P(
             "RulesMerge",
             {{"--rule", "NON_FINITE:warmup=1"}, {"--rule", "NON_FINITE:resolve=2,cooldown=3"}},
             "rules {id: RULE_ID_NON_FINITE warmup_steps: 1 resolve_steps: 2 cooldown_steps: 3}"},
+        JobCase{"RuleWithTwoLimits",
+                {{"--rule", "UPDATE_RATIO:second=1e-6,severity=info"}},
+                "rules {id: RULE_ID_UPDATE_RATIO second_threshold: 1e-6 severity: SEVERITY_INFO}"},
+        JobCase{"CustomRules",
+                {{"--custom-rule", "BIG: norm_before > 5 * median for 3"},
+                 {"--custom-rule", "SMALL: loss < 0"},
+                 {"--custom-rule", "SMALL,severity=crit,warmup=0,cooldown=7: loss < 1"}},
+                "custom_rules {name: 'BIG' expression: 'norm_before > 5 * median for 3'} "
+                "custom_rules {name: 'SMALL' expression: 'loss < 1' severity: SEVERITY_CRIT "
+                "warmup_steps: 0 cooldown_steps: 7}"},
         JobCase{"Rest",
                 {{"--seed", "7"},
                  {"--name", "a name"},
@@ -155,6 +165,17 @@ INSTANTIATE_TEST_SUITE_P(
         BadFlagCase{"RuleSetting", {{"--rule", "NON_FINITE:limit=1"}}, "knows no setting 'limit'"},
         BadFlagCase{
             "RuleNumber", {{"--rule", "NON_FINITE:for=ever"}}, "wants a number in 'for=ever'"},
+        BadFlagCase{"RuleSeverity",
+                    {{"--rule", "NON_FINITE:severity=bad"}},
+                    "knows no severity 'bad': there are info, warn and crit"},
+        BadFlagCase{"RuleCustom", {{"--rule", "CUSTOM:for=3"}}, "knows no rule 'CUSTOM'"},
+        BadFlagCase{"CustomRule", {{"--custom-rule", "loss > 1"}}, "wants NAME: EXPRESSION"},
+        BadFlagCase{"CustomRuleSetting",
+                    {{"--custom-rule", "A,for=3: loss > 1"}},
+                    "knows no setting 'for'"},
+        BadFlagCase{"CustomRuleNumber",
+                    {{"--custom-rule", "A,warmup=x: loss > 1"}},
+                    "wants a number in 'warmup=x'"},
         BadFlagCase{"Label", {{"--label", "k"}}, "wants KEY=VALUE"},
         BadFlagCase{"ClipNumber", {{"--clip", "some"}}, "--clip wants a number, not 'some'"},
         BadFlagCase{"ClipValues", {{"--clip-value", "1,2,3"}}, "wants MIN,MAX"},
@@ -194,6 +215,29 @@ TEST(JobFilesTest, AnotherTaskReplacesThatOfTheFile) {
 
   ASSERT_EQ(job.status(), absl::OkStatus());
   EXPECT_TRUE(job->task().has_mackey_glass());
+}
+
+TEST(ParsePoliciesTest, ReadsNormsAndOtherKinds) {
+  const auto policies = ParsePolicies("0.25,l2:5,l1:3,inf:0.1,parameter:1,value:0.2");
+
+  ASSERT_TRUE(policies.ok()) << policies.status();
+  ASSERT_EQ(policies->size(), 6u);
+  EXPECT_EQ((*policies)[0].global_norm().max_norm(), 0.25);
+  EXPECT_EQ((*policies)[1].global_norm().max_norm(), 5);
+  EXPECT_EQ((*policies)[2].global_norm().order(), v1::NORM_ORDER_L1);
+  EXPECT_EQ((*policies)[3].global_norm().order(), v1::NORM_ORDER_INF);
+  EXPECT_EQ((*policies)[4].parameter_norm().max_norm(), 1);
+  EXPECT_EQ((*policies)[5].value().minimum(), -0.2);
+  EXPECT_EQ((*policies)[5].value().maximum(), 0.2);
+}
+
+TEST(ParsePoliciesTest, SaysWhatIsWantedInstead) {
+  for (const char* text : {"", "0.5,", "half", "l3:1", "value:", "value:x"}) {
+    const absl::Status status = ParsePolicies(text).status();
+
+    EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument) << text;
+    EXPECT_THAT(std::string(status.message()), ::testing::HasSubstr("wants norms")) << text;
+  }
 }
 
 }  // namespace

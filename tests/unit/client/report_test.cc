@@ -186,5 +186,44 @@ TEST(OutcomeLineTest, TellsHowItEnded) {
             "  NON_FINITE at step 31: five in a row");
 }
 
+// A step at which the first of two shadow clips would have clipped.
+v1::StepStats ShadowedStep(int64_t step) {
+  v1::StepStats stats;
+  stats.set_step(step);
+  stats.set_loss(1);
+  stats.add_shadow_reports()->set_clipped(true);
+  stats.add_shadow_reports();
+  return stats;
+}
+
+TEST(ShadowClipsTest, AreCountedAsStepsAndBucketsAreFolded) {
+  v1::FoldedStats first, second;
+  AddStep(ShadowedStep(0), &first);
+  AddStep(ShadowedStep(1), &second);
+
+  AddBucket(second, &first);
+
+  ASSERT_EQ(first.shadow_clipped_steps_size(), 2);
+  EXPECT_EQ(first.shadow_clipped_steps(0), 2);
+  EXPECT_EQ(first.shadow_clipped_steps(1), 0);
+}
+
+TEST(ShadowClipsTest, StandInTheLiveViewAndTheOutcome) {
+  v1::Job job;
+  job.set_name("jobs/x");
+  job.add_shadow_clips()->mutable_global_norm()->set_max_norm(0.25);
+  job.add_shadow_clips()->mutable_value()->set_maximum(0.1);
+  job.add_shadow_summaries()->set_clip_rate(0.75);
+  job.add_shadow_summaries();
+  Report report;
+  AddStep(ShadowedStep(0), &report.steps);
+
+  const std::vector<std::string> view = LiveView(job, {report}, {80, true});
+
+  EXPECT_EQ(view.back(), "shadow clips would have clipped norm 0.25 100 %, value ..0.1 0 %");
+  EXPECT_NE(OutcomeLine(job).find("would have clipped norm 0.25 75 %, value ..0.1 0 %"),
+            std::string::npos);
+}
+
 }  // namespace
 }  // namespace gradwatch::cli

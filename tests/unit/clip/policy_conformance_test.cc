@@ -199,6 +199,25 @@ TEST_P(NormPolicyConformanceTest, ANormThatIsNotFiniteChangesNothing) {
   });
 }
 
+TEST_P(PolicyConformanceTest, MeasuringTellsWhatClippingDoesAndChangesNothing) {
+  InBothPrecisions([this]<typename S>(S) {
+    for (const double exponent : {-6.0, -1.0, 0.0, 2.0, 30.0}) {
+      const auto values = RandomGradients<S>(13, exponent);
+      Gradients<S> measured(values), clipped(values);
+
+      const PolicyReport before = policy()->Measure(measured.context());
+      const PolicyReport after = policy()->Clip(clipped.context());
+
+      EXPECT_TRUE(SameBits(measured.values(), values));
+      EXPECT_EQ(before.norm, after.norm);
+      EXPECT_EQ(before.coefficient, after.coefficient);
+      EXPECT_EQ(before.clamped, after.clamped);
+      EXPECT_EQ(before.cosine, after.cosine);
+      EXPECT_EQ(before.changed, after.changed);
+    }
+  });
+}
+
 TEST_P(PolicyConformanceTest, ClippingAllocatesNothing) {
   InBothPrecisions([this]<typename S>(S) {
     Gradients<S> gradients(RandomGradients<S>(9, 2.0));

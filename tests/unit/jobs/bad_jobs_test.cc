@@ -371,6 +371,21 @@ std::vector<BadJob> TrainingTable() {
 std::vector<BadJob> ClippingAndRulesTable() {
   return {
       Bad(
+          "ShadowWithoutKind", [](Job* j) { j->add_shadow_clips(); }, "shadow_clips[0]",
+          "exactly one of"),
+      Bad(
+          "ShadowThresholdZero",
+          [](Job* j) { j->add_shadow_clips()->mutable_global_norm()->set_max_norm(0); },
+          "shadow_clips[0].global_norm.max_norm", "above 0"),
+      Bad(
+          "TooManyShadows",
+          [](Job* j) {
+            for (int i = 0; i < 9; ++i) {
+              j->add_shadow_clips()->mutable_global_norm()->set_max_norm(1);
+            }
+          },
+          "shadow_clips", "at most 8"),
+      Bad(
           "PolicyWithoutKind", [](Job* j) { j->mutable_clipping()->add_policies(); },
           "clipping.policies[0]", "exactly one of"),
       Bad(
@@ -440,6 +455,44 @@ std::vector<BadJob> ClippingAndRulesTable() {
           "RuleUnknown", [](Job* j) { j->add_rules()->set_id(static_cast<v1::RuleId>(77)); },
           "rules[0].id", "77"),
       Bad(
+          "LadderLossFactor", [](Job* j) { j->mutable_ladder()->set_loss_factor(1.4); },
+          "ladder.loss_factor", "0, or 1.5 to 1000000"),
+      Bad(
+          "LadderNormFactor", [](Job* j) { j->mutable_ladder()->set_norm_factor(kNan); },
+          "ladder.norm_factor", "nan"),
+      Bad(
+          "LadderRateFactor", [](Job* j) { j->mutable_ladder()->set_rate_factor(1.0); },
+          "ladder.rate_factor", "above 0, below 1"),
+      Bad(
+          "LadderCheckpoints", [](Job* j) { j->mutable_ladder()->set_checkpoints(4); },
+          "ladder.checkpoints", "1 to 3"),
+      Bad(
+          "LadderCalmSteps", [](Job* j) { j->mutable_ladder()->set_calm_steps(0); },
+          "ladder.calm_steps", "1 to 10000"),
+      Bad(
+          "FaultWithoutKind", [](Job* j) { j->mutable_fault_injection(); }, "fault_injection",
+          "factor and not_a_number"),
+      Bad(
+          "FaultFactor", [](Job* j) { j->mutable_fault_injection()->set_factor(kInfinity); },
+          "fault_injection.factor", "finite"),
+      Bad(
+          "FaultNotANumber", [](Job* j) { j->mutable_fault_injection()->set_not_a_number(false); },
+          "fault_injection.not_a_number", "true"),
+      Bad(
+          "FaultBatches",
+          [](Job* j) {
+            j->mutable_fault_injection()->set_factor(2);
+            j->mutable_fault_injection()->set_batches(0);
+          },
+          "fault_injection.batches", "1 to 1000000000"),
+      Bad(
+          "FaultOfTokens",
+          [](Job* j) {
+            j->mutable_task()->mutable_temporal_order();
+            j->mutable_fault_injection()->set_factor(2);
+          },
+          "fault_injection", "numeric input"),
+      Bad(
           "RuleTwice",
           [](Job* j) {
             j->add_rules()->set_id(v1::RULE_ID_EXPLODING_ABS);
@@ -462,6 +515,22 @@ std::vector<BadJob> ClippingAndRulesTable() {
             rule->set_for_steps(-1);
           },
           "rules[0].for_steps", "-1"),
+      Bad(
+          "CustomRuleColumn",
+          [](Job* j) {
+            v1::CustomRule* rule = j->add_custom_rules();
+            rule->set_name("OWN");
+            rule->set_expression("loss > 1 or 2");
+          },
+          "custom_rules[0].expression", "column 10: wants 'for'"),
+      Bad(
+          "CustomRuleSelector",
+          [](Job* j) {
+            v1::CustomRule* rule = j->add_custom_rules();
+            rule->set_name("OWN");
+            rule->set_expression("tensor.norm[rnn.weight_hh_l7] > 1");
+          },
+          "custom_rules[0].expression", "selects nothing"),
   };
 }
 

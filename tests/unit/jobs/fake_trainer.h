@@ -121,6 +121,7 @@ class FakeTrainer final : public train::Trainer {
   int64_t step() const override { return step_; }
   int64_t updates_applied() const override { return updates_; }
   int nonfinite_in_a_row() const override { return nonfinite_; }
+  double learning_rate() const override { return job_.optimizer().learning_rate(); }
 
   int threads_useful() const override { return script_->threads_useful; }
   void SetThreads(int threads) override { script_->SetThreads(job_.name(), threads); }

@@ -8,6 +8,7 @@
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "proto/support/errors.h"
+#include "server/base/version.h"
 #include "server/jobs/names.h"
 #include "tests/unit/jobs/dataset_testing.h"
 #include "tests/unit/jobs/job_testing.h"
@@ -51,6 +52,8 @@ TEST_F(JobManagerTest, CreatesWithEveryDefaultFilledIn) {
   EXPECT_EQ(job->clipping().policies(0).global_norm().max_norm(), 1.0);
   EXPECT_TRUE(job->has_seed());
   EXPECT_FALSE(job->uid().empty());
+  EXPECT_THAT(job->server_build(),
+              testing::AllOf(testing::StartsWith(Version()), HasSubstr("engine ")));
   EXPECT_FALSE(job->etag().empty());
   EXPECT_GT(job->memory_bytes(), 0);
   EXPECT_EQ(job->create_time().seconds(), 1'700'000'000);

@@ -383,6 +383,7 @@ TEST_F(JobStreamsTest, BadHistoryRequestsNameEveryField) {
 // Norms that make EXPLODING_ABS fire at step 5 and on.
 void Explode(v1::StepStats* stats) {
   stats->set_norm_before(stats->step() >= 5 ? 1e7 : 1.0);
+  stats->set_clipped(true);
   stats->clear_norm_after();
 }
 

@@ -44,6 +44,29 @@ TEST(ApplyPathsTest, WhatIsUnsetGetsItsDefault) {
   EXPECT_EQ(job.training().step_limit(), 7);
 }
 
+TEST(ChangesBetweenTest, ValuesHaveAllTheirDigitsAndUnsetOnesAreEmpty) {
+  v1::Job before;
+  train::FillDefaults(&before);
+  v1::Job after = before;
+  after.mutable_optimizer()->set_learning_rate(0.1 + 0.2);
+  after.mutable_training()->set_truncation(5);
+  v1::RuleSettings* const rule = after.add_rules();
+  rule->set_id(v1::RULE_ID_EXPLODING_ABS);
+  rule->set_threshold(500);
+
+  const auto changes = ChangesBetween(
+      before, after,
+      {"display_name", "rules", "clipping", "optimizer.learning_rate", "training.truncation"});
+
+  ASSERT_EQ(changes.size(), 3u);
+  EXPECT_EQ(changes[0].path(), "rules");
+  EXPECT_EQ(changes[0].old_value(), "");
+  EXPECT_EQ(changes[0].new_value(), R"([{"id":"RULE_ID_EXPLODING_ABS","threshold":500}])");
+  EXPECT_EQ(changes[1].new_value(), "0.30000000000000004");
+  EXPECT_EQ(changes[2].old_value(), "");
+  EXPECT_EQ(changes[2].new_value(), "5");
+}
+
 TEST(RequestedPartTest, LeavesOutEveryOutputOnlyField) {
   v1::Job job;
   job.set_name("jobs/a");
@@ -65,8 +88,9 @@ TEST(RequestedPartTest, KnowsEverySetting) {
   const auto* type = v1::Job::descriptor();
   for (int i = 0; i < type->field_count(); ++i) {
     const auto* field = type->field(i);
-    // Settings have numbers 3 to 19.
-    if (field->number() < 3 || field->number() >= 20) continue;
+    // Settings have numbers 3 to 19, and 80 and 81.
+    const int number = field->number();
+    if (!(number >= 3 && number < 20) && number != 80 && number != 81) continue;
     v1::Job job;
     const auto* reflection = job.GetReflection();
     if (field->is_map()) {

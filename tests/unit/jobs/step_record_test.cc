@@ -85,6 +85,7 @@ TEST(StepRecordTest, AViewOfItsWireSaysTheSame) {
   stats.mutable_growth()->add_layer_growth_factors(0.8);
   stats.mutable_nonfinite_origin()->set_tensor("loss");
   stats.mutable_evaluation()->set_loss(0.25);
+  stats.add_interventions()->set_name("jobs/a/interventions/1");
   const auto record = MakeRecord(stats);
 
   StepRecord view;
@@ -99,6 +100,50 @@ TEST(StepRecordTest, AViewOfItsWireSaysTheSame) {
   EXPECT_EQ(view.growth_factor, record->growth_factor);
   EXPECT_EQ(view.nonfinite, record->nonfinite);
   EXPECT_EQ(view.evaluated, record->evaluated);
+  EXPECT_TRUE(record->intervened);
+  EXPECT_TRUE(view.intervened);
+}
+
+// Three shadow clips, of which the second would have clipped.
+void AddShadowReports(v1::StepStats* stats) {
+  for (int i = 0; i < 3; ++i) {
+    v1::ShadowReport* report = stats->add_shadow_reports();
+    report->set_clipped(i == 1);
+    report->set_coefficient(i == 1 ? 0.5 : 1.0);
+  }
+}
+
+TEST(StepRecordTest, KeepsWhichShadowClipsWouldHaveClipped) {
+  v1::StepStats stats = StatsOf(3);
+  stats.add_tensors()->set_norm(2.0);
+  AddShadowReports(&stats);
+
+  const auto record = MakeRecord(stats);
+  StepRecord view;
+  ViewRecord(record->wire, &view);
+
+  for (const StepRecord* seen : {record.get(), static_cast<const StepRecord*>(&view)}) {
+    EXPECT_EQ(seen->shadows, 3);
+    EXPECT_EQ(seen->shadows_clipped, 0b010);
+    v1::StepStats scalars;
+    ASSERT_TRUE(ParseScalars(*seen, &scalars));
+    EXPECT_EQ(scalars.shadow_reports_size(), 3);
+    EXPECT_EQ(scalars.tensors_size(), 0);
+  }
+}
+
+TEST(FoldTest, CountsWhatEachShadowClipWouldHaveClipped) {
+  v1::StepStats stats = StatsOf(0);
+  AddShadowReports(&stats);
+  v1::FoldedStats folded;
+
+  Fold(*MakeRecord(stats), &folded);
+  Fold(*MakeRecord(stats), &folded);
+
+  ASSERT_EQ(folded.shadow_clipped_steps_size(), 3);
+  EXPECT_EQ(folded.shadow_clipped_steps(0), 0);
+  EXPECT_EQ(folded.shadow_clipped_steps(1), 2);
+  EXPECT_EQ(folded.shadow_clipped_steps(2), 0);
 }
 
 TEST(FoldTest, KeepsExtremesCountsAndMeanOfFiniteValues) {
@@ -127,6 +172,18 @@ TEST(FoldTest, KeepsExtremesCountsAndMeanOfFiniteValues) {
   EXPECT_EQ(folded.clipped_steps(), 2);
   EXPECT_EQ(folded.skipped_steps(), 1);
   EXPECT_EQ(folded.nonfinite_steps(), 1);
+}
+
+TEST(FoldTest, KeepsInterventions) {
+  v1::FoldedStats folded;
+  for (int64_t step = 0; step < 3; ++step) {
+    v1::StepStats stats = StatsOf(step);
+    if (step == 1) stats.add_interventions()->set_name("jobs/a/interventions/1");
+    Fold(*MakeRecord(stats), &folded);
+  }
+
+  ASSERT_EQ(folded.interventions_size(), 1);
+  EXPECT_EQ(folded.interventions(0).name(), "jobs/a/interventions/1");
 }
 
 TEST(FoldTest, MeanOfHugeValuesDoesNotOverflow) {

@@ -58,7 +58,10 @@ jobs::JobSnapshot BusyJob(const std::string& id) {
   alert.set_rule_name("EXPLODING_ABS");
   alert.set_severity(v1::SEVERITY_CRIT);
   alert.set_state(v1::Alert::STATE_FIRING);
-  snapshot.alerts_total.push_back({v1::RULE_ID_EXPLODING_ABS, v1::SEVERITY_CRIT, 3});
+  snapshot.alerts_total.push_back({"EXPLODING_ABS", v1::SEVERITY_CRIT, 3});
+  job.mutable_ladder();
+  snapshot.interventions_total = {{v1::Intervention::KIND_EDIT, 4},
+                                  {v1::Intervention::KIND_SKIP, 2}};
   return snapshot;
 }
 
@@ -90,7 +93,7 @@ class MetricsTest : public ::testing::Test {
     options.version = "1.2.3";
     options.revision = "abc";
     options.jobs_max = 3;
-    options.series_max = 50;
+    options.series_max = 60;
     return options;
   }
 
@@ -152,7 +155,10 @@ TEST_F(MetricsTest, ShowsEverySeriesOfAJob) {
            "gradwatch_job_alerts_firing{job_id=\"busy\",rule=\"EXPLODING_ABS\","
            "severity=\"CRIT\"} 1",
            "gradwatch_alerts_firing{severity=\"CRIT\"} 1",
-           "gradwatch_exporter_series 20",
+           "gradwatch_job_interventions_total{job_id=\"busy\",kind=\"edit\"} 4",
+           "gradwatch_job_interventions_total{job_id=\"busy\",kind=\"skip\"} 2",
+           "gradwatch_job_interventions_total{job_id=\"busy\",kind=\"roll_back\"} 0",
+           "gradwatch_exporter_series 26",
        }) {
     EXPECT_THAT(lines, Contains(line));
   }
@@ -207,9 +213,9 @@ TEST_F(MetricsTest, JobsBeyondTheBoundAreLeftOutAndCounted) {
 
   const auto lines = Lines();
 
-  // A queued job has 7 series: info, state, four counters, one threshold.
-  EXPECT_THAT(lines, Contains("gradwatch_exporter_series 21"));
-  EXPECT_THAT(lines, Contains("gradwatch_exporter_series_dropped 14"));
+  // A queued job has 8 series: info, state, five counters, one threshold.
+  EXPECT_THAT(lines, Contains("gradwatch_exporter_series 24"));
+  EXPECT_THAT(lines, Contains("gradwatch_exporter_series_dropped 16"));
   EXPECT_THAT(lines, Contains(HasSubstr("job_id=\"c\"")));
   EXPECT_THAT(lines, Not(Contains(HasSubstr("job_id=\"d\""))));
 }
@@ -219,8 +225,8 @@ TEST_F(MetricsTest, SeriesBeyondTheHardCapAreLeftOutByWholeJobs) {
 
   const auto lines = Lines();
 
-  EXPECT_THAT(lines, Contains("gradwatch_exporter_series 40"));
-  EXPECT_THAT(lines, Contains("gradwatch_exporter_series_dropped 20"));
+  EXPECT_THAT(lines, Contains("gradwatch_exporter_series 52"));
+  EXPECT_THAT(lines, Contains("gradwatch_exporter_series_dropped 26"));
   EXPECT_THAT(lines, Not(Contains(HasSubstr("job_id=\"c\""))));
 }
 

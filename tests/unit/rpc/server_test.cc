@@ -209,6 +209,46 @@ TEST_F(ServerTest, PausesUpdatesResumesAndCancels) {
   EXPECT_EQ(cancelled.job().state(), v1::Job::STATE_CANCELLED);
 }
 
+TEST_F(ServerTest, AdvancesAPausedJobAndListsWhatChangedIt) {
+  Start();
+  const std::string name = MustCreate(SmallJob(kForEver));
+  AwaitState(name, v1::Job::STATE_RUNNING);
+  v1::JobActionResponse paused, advanced;
+  {
+    grpc::ClientContext context;
+    v1::PauseJobRequest request;
+    request.set_name(name);
+    ASSERT_TRUE(jobs_stub_->PauseJob(&context, request, &paused).ok());
+  }
+  {
+    grpc::ClientContext context;
+    v1::UpdateJobRequest request;
+    request.mutable_job()->set_name(name);
+    request.mutable_job()->set_statistics_level(v1::STATISTICS_LEVEL_FULL);
+    request.set_author("ann");
+    v1::UpdateJobResponse response;
+    ASSERT_TRUE(jobs_stub_->UpdateJob(&context, request, &response).ok());
+  }
+  {
+    grpc::ClientContext context;
+    v1::AdvanceJobRequest request;
+    request.set_name(name);
+    request.set_steps(3);
+    ASSERT_TRUE(jobs_stub_->AdvanceJob(&context, request, &advanced).ok());
+  }
+  EXPECT_EQ(advanced.job().state(), v1::Job::STATE_PAUSED);
+  EXPECT_EQ(advanced.job().step(), paused.effective_step() + 3);
+
+  grpc::ClientContext context;
+  v1::ListInterventionsRequest request;
+  request.set_parent(name);
+  v1::ListInterventionsResponse list;
+  ASSERT_TRUE(jobs_stub_->ListInterventions(&context, request, &list).ok());
+  ASSERT_EQ(list.interventions_size(), 1);
+  EXPECT_EQ(list.interventions(0).author(), "ann");
+  EXPECT_EQ(list.interventions(0).step(), paused.effective_step());
+}
+
 TEST_F(ServerTest, WatchShowsChangesAndEndsWithTheJob) {
   Start();
   const std::string name = MustCreate(SmallJob(2000));
@@ -483,6 +523,50 @@ TEST_F(ServerTest, AlertsAreStreamedUntilTheJobEndsAndListed) {
   EXPECT_GT(list.alerts_size(), 0);
 }
 
+TEST_F(ServerTest, AlertsAreNotedSilencedAndReplayed) {
+  Start();
+  const std::string name = MustCreate(SmallJob(20));
+  AwaitEnd(name);
+  v1::AcknowledgeAlertRequest note;
+  note.set_name(name + "/alerts/1");
+  note.set_author("ann");
+  v1::SilenceRuleRequest silence;
+  silence.set_job(name);
+  silence.set_rule_name("EXPLODING_ABS");
+  silence.set_author("ann");
+  silence.mutable_duration()->set_seconds(60);
+  v1::DeleteSilenceRequest heard;
+  heard.set_job(name);
+  heard.set_rule_name("EXPLODING_ABS");
+  v1::ListSilencesRequest list;
+  list.set_parent("jobs/-");
+  v1::EvaluateRulesRequest replay;
+  replay.set_name(name);
+  v1::CustomRule& rule = *replay.add_custom_rules();
+  rule.set_name("ANY");
+  rule.set_expression("loss > 0");
+  rule.set_warmup_steps(3);
+  grpc::ClientContext contexts[5];
+  v1::Alert alert;
+  v1::Silence silenced;
+  v1::ListSilencesResponse silences;
+  google::protobuf::Empty nothing;
+  v1::EvaluateRulesResponse replayed;
+
+  EXPECT_EQ(alerts_stub_->AcknowledgeAlert(&contexts[0], note, &alert).error_code(),
+            grpc::StatusCode::NOT_FOUND);
+  EXPECT_TRUE(alerts_stub_->SilenceRule(&contexts[1], silence, &silenced).ok());
+  EXPECT_TRUE(alerts_stub_->ListSilences(&contexts[2], list, &silences).ok());
+  EXPECT_TRUE(alerts_stub_->DeleteSilence(&contexts[3], heard, &nothing).ok());
+  EXPECT_TRUE(alerts_stub_->EvaluateRules(&contexts[4], replay, &replayed).ok());
+
+  EXPECT_EQ(silenced.rule_name(), "EXPLODING_ABS");
+  EXPECT_EQ(silences.silences_size(), 1);
+  EXPECT_EQ(replayed.steps(), 20);
+  ASSERT_EQ(replayed.alerts_size(), 1);
+  EXPECT_EQ(replayed.alerts(0).firing_step(), 3);
+}
+
 TEST_F(ServerTest, ListsTheRules) {
   Start();
   grpc::ClientContext context;
@@ -700,6 +784,27 @@ TEST_F(ServerTest, QueriesHistory) {
 
   EXPECT_EQ(response.buckets_size(), 10);
   EXPECT_EQ(response.newest_step(), 99);
+}
+
+TEST_F(ServerTest, AdvisesOnTheThresholdFromTheNormsOfTheJob) {
+  Start();
+  v1::Job job = SmallJob(300);
+  job.add_shadow_clips()->mutable_global_norm()->set_max_norm(1e-9);
+  const std::string name = MustCreate(job);
+  AwaitEnd(name);
+  grpc::ClientContext context;
+  v1::GetClipAdviceRequest request;
+  request.set_name(name);
+  request.add_thresholds(0.25);
+  v1::ClipAdvice advice;
+
+  ASSERT_TRUE(stats_stub_->GetClipAdvice(&context, request, &advice).ok());
+
+  EXPECT_EQ(advice.window().steps(), 300);
+  EXPECT_GT(advice.recommended().max_norm(), 0.0);
+  EXPECT_EQ(advice.asked(0).max_norm(), 0.25);
+  ASSERT_EQ(advice.shadows_size(), 1);
+  EXPECT_EQ(advice.shadows(0).clip_rate(), 1.0);
 }
 
 TEST_F(ServerTest, FullQueueAnswersAtOnceWhenToTryAgain) {

@@ -93,6 +93,52 @@ TEST(Window, AgreesWithItsDefinitionByEveryBitWhateverComes) {
   }
 }
 
+TEST(Window, KnowsWhatTheNextValuePushesOut) {
+  Window window(2);
+  window.Add(3.0);
+  EXPECT_FALSE(window.full());
+
+  window.Add(4.0);
+  EXPECT_TRUE(window.full());
+  EXPECT_EQ(window.oldest(), 3.0);
+  window.Add(5.0);
+
+  EXPECT_EQ(window.oldest(), 4.0);
+}
+
+TEST(RecentShare, CountsTheLastAnswersOnly) {
+  RecentShare share(4);
+  EXPECT_TRUE(std::isnan(share.value()));
+
+  for (const bool yes : {true, true, false}) share.Add(yes);
+  EXPECT_DOUBLE_EQ(share.value(), 2.0 / 3.0);
+  for (const bool yes : {false, false, true}) share.Add(yes);
+
+  EXPECT_EQ(share.size(), 4);
+  EXPECT_EQ(share.yeses(), 1);
+  EXPECT_EQ(share.value(), 0.25);
+}
+
+TEST(RecentShare, ContinuesFromItsStateAndRefusesAnother) {
+  RecentShare share(3);
+  for (const bool yes : {true, false, true, true}) share.Add(yes);
+  StateWriter writer;
+  share.SaveState(&writer);
+  RecentShare loaded(3), small(2);
+
+  StateReader reader(writer.bytes());
+  loaded.LoadState(&reader);
+  StateReader other(writer.bytes());
+  small.LoadState(&other);
+  loaded.Add(false);
+  share.Add(false);
+
+  EXPECT_TRUE(reader.ok());
+  EXPECT_EQ(loaded.value(), share.value());
+  EXPECT_FALSE(other.ok());
+  EXPECT_EQ(small.size(), 0);
+}
+
 TEST(LogMadWindow, ScoresAgainstThePastOnly) {
   LogMadWindow window;
   for (int i = 0; i < 128; ++i) window.Add(std::exp(i % 2 == 0 ? 1.0 : 3.0));

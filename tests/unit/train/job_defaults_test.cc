@@ -94,7 +94,10 @@ Defaults FilledDefaults() {
   job.mutable_clipping()->add_policies()->mutable_global_norm();
   job.mutable_clipping()->add_policies()->mutable_value();
   job.mutable_model()->set_token_input(v1::Model::TOKEN_INPUT_EMBEDDING);
+  job.mutable_ladder();
+  job.mutable_fault_injection();
   const v1::Job filled = Filled(job);
+  const v1::ResponseLadder& ladder = filled.ladder();
   const v1::Job bare = Filled(v1::Job());
   v1::Job sgd_job;
   sgd_job.mutable_optimizer()->mutable_sgd();
@@ -132,6 +135,22 @@ Defaults FilledDefaults() {
       {"Job.seed",
        When(!bare.has_seed(),
             "derived from the job's id; the job that is returned always has the value in force")},
+      {"Job.shadow_clips", When(bare.shadow_clips().empty(), "none")},
+      {"Job.ladder", When(!bare.has_ladder(), "absent, nothing")},
+      {"Job.fault_injection", When(!bare.has_fault_injection(), "absent, none")},
+      {"ResponseLadder.loss_factor", absl::StrCat(ladder.loss_factor())},
+      {"ResponseLadder.norm_factor", absl::StrCat(ladder.norm_factor())},
+      {"ResponseLadder.skips_max", absl::StrCat(ladder.skips_max())},
+      {"ResponseLadder.rate_cuts_max", absl::StrCat(ladder.rate_cuts_max())},
+      {"ResponseLadder.rate_factor", absl::StrCat(ladder.rate_factor())},
+      {"ResponseLadder.rate_restore_steps", absl::StrCat(ladder.rate_restore_steps())},
+      {"ResponseLadder.rollbacks_max", absl::StrCat(ladder.rollbacks_max())},
+      {"ResponseLadder.batches_skipped", absl::StrCat(ladder.batches_skipped())},
+      {"ResponseLadder.checkpoint_every_steps", absl::StrCat(ladder.checkpoint_every_steps())},
+      {"ResponseLadder.checkpoints", absl::StrCat(ladder.checkpoints())},
+      {"ResponseLadder.calm_steps", absl::StrCat(ladder.calm_steps())},
+      {"FaultInjection.first_batch", absl::StrCat(filled.fault_injection().first_batch())},
+      {"FaultInjection.batches", absl::StrCat(filled.fault_injection().batches())},
       {"Model.cell", v1::Model::Cell_Name(bare.model().cell())},
       {"Model.layers", absl::StrCat(bare.model().layers())},
       {"Model.hidden_units", absl::StrCat(bare.model().hidden_units())},

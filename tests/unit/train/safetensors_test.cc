@@ -83,6 +83,21 @@ TEST(ToSafetensorsTest, SaysWhatItIsInStrings) {
   EXPECT_EQ(metadata["cell"], "LSTM");
   EXPECT_EQ(metadata["step"], "1");
   EXPECT_EQ(metadata["vocabulary"], "\n .abcdefghijklmnopqrstuvwxyz");
+  EXPECT_FALSE(metadata.contains("interventions"));
+}
+
+TEST(ToSafetensorsTest, TellsWhatChangedTheRun) {
+  const TestJob made = MakeJob(Kind::kAdding);
+  v1::Checkpoint checkpoint = NewTrainer(made)->Save();
+  checkpoint.add_interventions()->set_step(7);
+  checkpoint.add_interventions()->set_author("ann");
+
+  const Json metadata = Parse(ToSafetensors(made.job, checkpoint)).header["__metadata__"];
+
+  const Json interventions = Json::parse(metadata["interventions"].get<std::string>());
+  ASSERT_EQ(interventions.size(), 2u);
+  EXPECT_EQ(interventions[0]["step"], "7");
+  EXPECT_EQ(interventions[1]["author"], "ann");
 }
 
 }  // namespace

@@ -298,12 +298,23 @@ TEST(TrainerTest, ClearsWhateverTheRecordHeld) {
   }
 }
 
+void AddShadows(v1::Job* job) {
+  job->add_shadow_clips()->mutable_global_norm()->set_max_norm(1e-3);
+  job->add_shadow_clips()->mutable_global_norm()->set_max_norm(1e3);
+  v1::GlobalNormClip* l1 = job->add_shadow_clips()->mutable_global_norm();
+  l1->set_max_norm(1e-3);
+  l1->set_order(v1::NORM_ORDER_L1);
+  job->add_shadow_clips()->mutable_parameter_norm()->set_max_norm(1e-3);
+  job->add_shadow_clips()->mutable_value()->set_maximum(1e-5);
+}
+
 TEST(TrainerTest, AllocatesNothingOnceWarm) {
   for (const Kind kind : kAllKinds) {
     for (const v1::StatisticsLevel level : kAllLevels) {
       TestJob made = MakeJob(kind);
       made.job.set_statistics_level(level);
       made.job.mutable_evaluation()->set_every_steps(0);
+      AddShadows(&made.job);
       const auto trainer = NewTrainer(made);
       v1::StepStats record;
       for (int step = 0; step < 3; ++step) trainer->Step(&record);
@@ -346,6 +357,46 @@ TEST(TrainerTest, GivesTheSameBitsAtEveryStatisticsLevel) {
         EXPECT_EQ(Essence(runs[0][step]), Essence(runs[2][step]));
       }
     }
+  }
+}
+
+TEST(TrainerTest, ShadowClipsChangeNoBitOfTheTraining) {
+  for (const Kind kind : kAllKinds) {
+    for (const auto precision :
+         {v1::Training::PRECISION_FLOAT32, v1::Training::PRECISION_FLOAT64}) {
+      TestJob made = MakeJob(kind);
+      made.job.mutable_training()->set_precision(precision);
+      const auto plain = NewTrainer(made);
+      AddShadows(&made.job);
+      const auto shadowed = NewTrainer(made);
+
+      const std::vector<v1::StepStats> plain_steps = RunSteps(*plain, 12);
+      std::vector<v1::StepStats> shadowed_steps = RunSteps(*shadowed, 12);
+
+      for (size_t step = 0; step < 12; ++step) {
+        ASSERT_EQ(shadowed_steps[step].shadow_reports_size(), 5);
+        shadowed_steps[step].clear_shadow_reports();
+        EXPECT_EQ(Bytes(shadowed_steps[step]), Bytes(plain_steps[step]));
+      }
+      EXPECT_EQ(shadowed->Save().SerializeAsString(), plain->Save().SerializeAsString());
+    }
+  }
+}
+
+TEST(TrainerTest, ShadowClipsSeeTheGradientBeforeClipping) {
+  TestJob made = MakeJob(Kind::kAdding);
+  made.job.clear_clipping();
+  made.job.mutable_clipping()->add_policies()->mutable_global_norm()->set_max_norm(1e-6);
+  v1::GlobalNormClip* shadow = made.job.add_shadow_clips()->mutable_global_norm();
+  shadow->set_max_norm(1e-3);
+  shadow->set_convention(v1::NORM_CONVENTION_EXACT);
+
+  const std::vector<v1::StepStats> steps = RunSteps(*NewTrainer(made), 3);
+
+  for (const v1::StepStats& step : steps) {
+    ASSERT_GT(step.norm_before(), 1e-3);
+    EXPECT_TRUE(step.shadow_reports(0).clipped());
+    EXPECT_DOUBLE_EQ(step.shadow_reports(0).coefficient(), 1e-3 / step.norm_before());
   }
 }
 
@@ -631,6 +682,32 @@ TEST(TrainerTest, TakesOverNewSettings) {
   EXPECT_EQ(record.clip_reports_size(), 2);
 }
 
+// What was carried over is the state; everything else is as if it had always been so.
+TEST(TrainerTest, WithNewSettingsIsTheTrainerThatWasCreatedWithThem) {
+  for (const Kind kind : kAllKinds) {
+    for (const int truncation : {0, 1, 3}) {
+      const TestJob made = MakeJob(kind);
+      const auto edited = NewTrainer(made);
+      RunSteps(*edited, 3);
+      TestJob wanted = made;
+      wanted.job.mutable_training()->clear_truncation();
+      if (truncation > 0) wanted.job.mutable_training()->set_truncation(truncation);
+      wanted.job.set_statistics_level(v1::STATISTICS_LEVEL_FULL);
+      const auto created = Trainer::Restore(wanted.job, wanted.dataset, edited->Save());
+      ASSERT_TRUE(created.ok()) << created.status();
+
+      ASSERT_TRUE(edited->ApplySettings(wanted.job).ok());
+
+      for (int step = 0; step < 3; ++step) {
+        const v1::StepStats record = RunSteps(*edited, 1)[0];
+        EXPECT_EQ(Bytes(record), Bytes(RunSteps(**created, 1)[0]))
+            << static_cast<int>(kind) << " truncation " << truncation;
+        EXPECT_GT(record.layers_size(), 0);
+      }
+    }
+  }
+}
+
 TEST(TrainerTest, TheScheduleFollowsTheStepAndTheLimit) {
   TestJob made = MakeJob(Kind::kAdding);
   made.job.mutable_optimizer()->mutable_warmup_cosine()->set_warmup_steps(2);
@@ -801,6 +878,22 @@ TEST(EstimateMemoryBytesTest, SaturatesForAbsurdSizes) {
   EXPECT_EQ(EstimateMemoryBytes(made.job, nullptr), std::numeric_limits<int64_t>::max());
 }
 
+TEST(EstimateMemoryBytesTest, CountsTheCheckpointsOfALadder) {
+  const TestJob plain = MakeJob(Kind::kAdding);
+  TestJob guarded = plain;
+  guarded.job.mutable_ladder()->set_checkpoints(3);
+  FillDefaults(&guarded.job);
+  const auto trainer = NewTrainer(plain);
+  const v1::Checkpoint checkpoint = trainer->Save();
+
+  const int64_t more =
+      EstimateMemoryBytes(guarded.job, nullptr) - EstimateMemoryBytes(plain.job, nullptr);
+
+  // Three that are kept and one that has to be proven: weights and the optimizer's vectors.
+  EXPECT_EQ(more, 4 * static_cast<int64_t>(checkpoint.weights().size() +
+                                           checkpoint.optimizer_state().size()));
+}
+
 TEST(EstimateMemoryBytesTest, CountsWhatATrainerTakes) {
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
   GTEST_SKIP() << "sanitizers take memory of their own";
@@ -809,6 +902,8 @@ TEST(EstimateMemoryBytesTest, CountsWhatATrainerTakes) {
     TestJob made = MakeJob(kind);
     made.job.mutable_model()->set_hidden_units(96);
     made.job.mutable_training()->set_batch_size(20);
+    if (kind == Kind::kLanguage) made.job.mutable_ladder();
+    FillDefaults(&made.job);
     const auto held = [] {
       const struct mallinfo2 info = mallinfo2();
       return static_cast<double>(info.uordblks + info.hblkhd);

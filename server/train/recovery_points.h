@@ -1,0 +1,65 @@
+#ifndef GRADWATCH_SERVER_TRAIN_RECOVERY_POINTS_H_
+#define GRADWATCH_SERVER_TRAIN_RECOVERY_POINTS_H_
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "absl/types/span.h"
+#include "server/nn/buffer.h"
+#include "server/stats/state_bytes.h"
+#include "server/train/ladder.h"
+
+namespace gradwatch::train {
+
+// The checkpoints in memory that a ladder goes back to: some that were proven good, and one
+// candidate that still has to be. Buffers are taken by the constructor and exchanged, never copied
+// among each other. Threads: one at a time.
+template <typename S>
+class RecoveryPoints {
+ public:
+  struct Point {
+    int64_t step = 0;  // The next step then.
+    int64_t updates_applied = 0;
+    nn::Buffer<S> weights;
+    nn::Buffer<S> optimizer_state;
+    std::vector<std::string> clip_states;
+    Ladder::Estimates estimates;
+  };
+
+  RecoveryPoints(int kept_max, int64_t weights, int64_t optimizer_state);
+
+  // Starts a candidate and returns it for the caller to fill, but not its buffers: those are copied
+  // from here. False, and there is none, when a number is NaN or infinite.
+  bool Propose(absl::Span<const S> weights, absl::Span<const S> optimizer_state);
+  bool has_candidate() const { return good_since_ >= 0; }
+  Point& candidate() { return points_.back(); }
+  // The candidate is good: at once, or once `needed` good steps followed it. The oldest makes room.
+  void Prove();
+  void NoteGood(int64_t needed);
+  void DropCandidate() { good_since_ = -1; }
+
+  bool empty() const { return kept_ == 0; }
+  const Point& newest() const { return points_[static_cast<size_t>(kept_ - 1)]; }
+  // Unless it is the only one.
+  void DropNewest() {
+    if (kept_ > 1) --kept_;
+  }
+
+  void SaveState(stats::StateWriter* writer) const;
+  // False when it does not fit; then nothing is worth anything.
+  bool LoadState(stats::StateReader* reader);
+
+ private:
+  // Good ones, oldest first; then unused ones; the last is the candidate.
+  std::vector<Point> points_;
+  int kept_ = 0;
+  int64_t good_since_ = -1;  // Good steps since the candidate was taken; -1: there is none.
+};
+
+extern template class RecoveryPoints<float>;
+extern template class RecoveryPoints<double>;
+
+}  // namespace gradwatch::train
+
+#endif  // GRADWATCH_SERVER_TRAIN_RECOVERY_POINTS_H_

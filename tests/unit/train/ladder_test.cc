@@ -1,0 +1,450 @@
+#include "server/train/ladder.h"
+
+#include <cmath>
+#include <limits>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "server/train/recovery_points.h"
+#include "server/train/trainer.h"
+#include "tests/unit/train/jobs.h"
+
+namespace gradwatch::train {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using Action = Ladder::Action;
+using v1::Intervention;
+
+v1::ResponseLadder Spec() {
+  v1::Job job;
+  job.mutable_ladder();
+  FillDefaults(&job);
+  return job.ladder();
+}
+
+void MakeGood(int steps, Ladder* ladder) {
+  for (int i = 0; i < steps; ++i) ladder->Good(1.0, 1.0);
+}
+
+// --- Decisions.
+
+TEST(LadderTest, AStepIsBadFromTheFactorOn) {
+  v1::ResponseLadder spec = Spec();
+  spec.set_norm_factor(10);
+  Ladder ladder(spec);
+  EXPECT_EQ(ladder.WhatIsBad(1e30, 1e30), "");  // Nothing is known yet.
+  ladder.Good(8.0, 3.0);
+  for (int i = 0; i < 128; ++i) ladder.Good(1.0, 2.0);
+
+  // A quarter of the first loss is above the median: 4 times 2.
+  EXPECT_EQ(ladder.WhatIsBad(8.0, 20.0), "");
+  EXPECT_THAT(ladder.WhatIsBad(8.1, 1.0),
+              HasSubstr("the loss, 8.1, passes 8: 4 times a quarter of the first loss"));
+  EXPECT_THAT(ladder.WhatIsBad(1.0, 20.1), HasSubstr("the gradient norm, 20.1, passes 20"));
+  for (int i = 0; i < 128; ++i) ladder.Good(5.0, 2.0);
+  EXPECT_EQ(ladder.WhatIsBad(19.9, 1.0), "");
+  EXPECT_THAT(ladder.WhatIsBad(20.1, 1.0), HasSubstr("the median"));
+}
+
+TEST(LadderTest, AFactorOfZeroLooksAtNothing) {
+  v1::ResponseLadder spec = Spec();
+  spec.set_loss_factor(0);
+  Ladder ladder(spec);
+  MakeGood(10, &ladder);
+
+  EXPECT_EQ(ladder.WhatIsBad(1e300, 1e300), "");
+}
+
+TEST(LadderTest, ClimbsOneRungAfterTheOtherAndEndsTheJob) {
+  v1::ResponseLadder spec = Spec();
+  spec.set_skips_max(1);
+  spec.set_rate_cuts_max(1);
+  spec.set_rollbacks_max(2);
+  Ladder ladder(spec);
+  MakeGood(5, &ladder);
+
+  std::vector<Action> actions;
+  for (int i = 0; i < 8; ++i) actions.push_back(ladder.Bad(true, true));
+
+  EXPECT_THAT(actions,
+              ElementsAre(Action::kSkip, Action::kLowerRate, Action::kSkip, Action::kRollBack,
+                          Action::kSkip, Action::kRollBack, Action::kSkip, Action::kStop));
+}
+
+TEST(LadderTest, LeavesOutRungsThatDoNotExist) {
+  v1::ResponseLadder spec = Spec();
+  spec.set_skips_max(0);
+  Ladder no_rate(spec), no_checkpoint(spec);
+
+  EXPECT_EQ(no_rate.Bad(false, true), Action::kRollBack);
+  EXPECT_EQ(no_checkpoint.Bad(false, false), Action::kStop);
+}
+
+TEST(LadderTest, CalmStepsEndAnEpisodeAndItStartsFromTheFirstRung) {
+  v1::ResponseLadder spec = Spec();
+  spec.set_skips_max(1);
+  spec.set_calm_steps(10);
+  Ladder ladder(spec);
+  EXPECT_EQ(ladder.Bad(true, true), Action::kSkip);
+
+  MakeGood(9, &ladder);
+  EXPECT_TRUE(ladder.in_episode());
+  EXPECT_EQ(ladder.Bad(true, true), Action::kLowerRate);
+  MakeGood(10, &ladder);
+  EXPECT_FALSE(ladder.in_episode());
+
+  EXPECT_EQ(ladder.Bad(true, true), Action::kSkip);
+}
+
+TEST(LadderTest, TheRateIsDueAfterItsStepsUnlessSomebodyChangedIt) {
+  v1::ResponseLadder spec = Spec();
+  spec.set_rate_restore_steps(30);
+  Ladder ladder(spec);
+  ladder.NoteRate(0.5);
+  ladder.NoteRate(0.25);  // Lowered twice: the first is the one to go back to.
+
+  MakeGood(29, &ladder);
+  EXPECT_FALSE(ladder.RateDue().has_value());
+  MakeGood(1, &ladder);
+  EXPECT_EQ(ladder.RateDue(), 0.5);
+  ladder.ForgetRate();
+  EXPECT_FALSE(ladder.RateDue().has_value());
+}
+
+// Otherwise every step of untrained weights would be bad for a run that had learnt something.
+TEST(LadderTest, WhatIsNormalGoesBackWithTheWeights) {
+  Ladder ladder(Spec());
+  const Ladder::Estimates untrained = ladder.estimates();
+  ladder.Good(1.0, 1.0);
+  for (int i = 0; i < 200; ++i) ladder.Good(1e-3, 1.0);
+  EXPECT_NE(ladder.WhatIsBad(1.5, 1.0), "");
+
+  ladder.Restore(untrained);
+
+  EXPECT_EQ(ladder.WhatIsBad(1.5, 1.0), "");
+  EXPECT_NE(ladder.WhatIsBad(4.1, 1.0), "");
+}
+
+// --- Checkpoints.
+
+TEST(RecoveryPointsTest, NeverTakesANumberThatIsNotFinite) {
+  const float bad[] = {1.0f, std::numeric_limits<float>::quiet_NaN()};
+  const float huge[] = {1.0f, std::numeric_limits<float>::infinity()};
+  const float good[] = {1.0f, 2.0f};
+  RecoveryPoints<float> points(2, 2, 2);
+
+  EXPECT_FALSE(points.Propose(bad, good));
+  EXPECT_FALSE(points.Propose(good, huge));
+  EXPECT_FALSE(points.has_candidate());
+  EXPECT_TRUE(points.Propose(good, good));
+}
+
+TEST(RecoveryPointsTest, ACandidateCountsOnceGoodStepsFollowedAndTheOldestMakesRoom) {
+  RecoveryPoints<float> points(2, 1, 0);
+  const auto propose = [&points](float value) {
+    EXPECT_TRUE(points.Propose(absl::MakeConstSpan(&value, 1), {}));
+  };
+  propose(1);
+  points.NoteGood(2);
+  EXPECT_TRUE(points.empty());
+  points.NoteGood(2);
+  EXPECT_EQ(points.newest().weights[0], 1);
+  propose(2);
+  points.DropCandidate();
+  points.NoteGood(1);
+  EXPECT_EQ(points.newest().weights[0], 1);
+  for (const float value : {3.0f, 4.0f}) {
+    propose(value);
+    points.Prove();
+  }
+
+  EXPECT_EQ(points.newest().weights[0], 4);
+  points.DropNewest();
+  EXPECT_EQ(points.newest().weights[0], 3);
+  points.DropNewest();  // The only one stays.
+  EXPECT_EQ(points.newest().weights[0], 3);
+}
+
+// --- In a trainer.
+
+// D7 in small: learns adding within some hundred steps.
+v1::Job SmallGated() {
+  v1::Job job;
+  job.set_name("jobs/gated");
+  job.set_seed(1);
+  job.mutable_task()->mutable_adding()->set_time_steps(10);
+  job.mutable_model()->set_cell(v1::Model::CELL_GRU);
+  job.mutable_model()->set_hidden_units(16);
+  job.mutable_optimizer()->set_learning_rate(0.01);
+  job.mutable_training()->set_step_limit(700);
+  job.mutable_evaluation()->set_every_steps(0);
+  FillDefaults(&job);
+  return job;
+}
+
+struct Trained {
+  double loss = 0.0;  // Evaluated at the end.
+  bool lost = false;
+  std::vector<Intervention> actions;
+  std::vector<v1::StepStats> records;
+
+  // Mean over the last steps, each on new examples.
+  double FinalLoss() const {
+    constexpr size_t kSteps = 30;
+    double sum = 0.0;
+    for (size_t i = records.size() - kSteps; i < records.size(); ++i) sum += records[i].loss();
+    return sum / kSteps;
+  }
+
+  int Count(Intervention::Kind kind) const {
+    int count = 0;
+    for (const Intervention& action : actions) count += action.kind() == kind ? 1 : 0;
+    return count;
+  }
+};
+
+Trained Train(const v1::Job& job) {
+  const auto trainer = *Trainer::Create(job, nullptr);
+  Trained run;
+  while (trainer->step() < job.training().step_limit() && !run.lost) {
+    trainer->Step(&run.records.emplace_back());
+    const v1::StepStats& record = run.records.back();
+    for (const Intervention& action : record.interventions()) {
+      EXPECT_EQ(action.step(), record.step());
+      run.actions.push_back(action);
+      run.lost = run.lost || action.kind() == Intervention::KIND_STOP;
+    }
+    if (!job.has_ladder() && trainer->nonfinite_in_a_row() >= 5) run.lost = true;
+  }
+  run.loss = trainer->Evaluate().loss();
+  return run;
+}
+
+void Guard(v1::Job* job) {
+  job->mutable_ladder();
+  FillDefaults(job);
+}
+
+void Spoil(int64_t first, int64_t batches, bool not_a_number, v1::Job* job) {
+  v1::FaultInjection* const fault = job->mutable_fault_injection();
+  fault->set_first_batch(first);
+  fault->set_batches(batches);
+  if (not_a_number) {
+    fault->set_not_a_number(true);
+  } else {
+    fault->set_factor(1e4);
+  }
+}
+
+TEST(LadderTrainerTest, AHealthyRunHasTheBitsOfOneWithoutALadder) {
+  const v1::Job plain = SmallGated();
+  v1::Job guarded = plain;
+  Guard(&guarded);
+
+  const Trained a = Train(plain), b = Train(guarded);
+
+  ASSERT_EQ(a.records.size(), b.records.size());
+  for (size_t i = 0; i < a.records.size(); ++i) {
+    EXPECT_EQ(a.records[i].SerializeAsString(), b.records[i].SerializeAsString());
+  }
+  EXPECT_TRUE(b.actions.empty());
+}
+
+TEST(LadderTrainerTest, RescuesARunFromOneBadBatch) {
+  v1::Job job = SmallGated();
+  const double clean = Train(job).loss;
+  Spoil(650, 1, false, &job);
+  v1::Job guarded = job;
+  Guard(&guarded);
+
+  const Trained alone = Train(job), rescued = Train(guarded);
+
+  EXPECT_GT(alone.loss, 1.1 * clean);
+  EXPECT_LE(rescued.loss, 1.1 * clean);
+  ASSERT_EQ(rescued.actions.size(), 1u);
+  EXPECT_EQ(rescued.actions[0].kind(), Intervention::KIND_SKIP);
+  EXPECT_EQ(rescued.actions[0].step(), 650);
+  EXPECT_THAT(rescued.actions[0].cause(), HasSubstr("the loss, "));
+  EXPECT_TRUE(rescued.records[650].skipped());
+}
+
+TEST(LadderTrainerTest, RescuesARunFromAStretchOfBadBatches) {
+  for (const bool not_a_number : {false, true}) {
+    v1::Job job = SmallGated();
+    job.mutable_training()->set_step_limit(1500);
+    const double clean = Train(job).FinalLoss();
+    Spoil(1440, 20, not_a_number, &job);
+    v1::Job guarded = job;
+    Guard(&guarded);
+    guarded.mutable_ladder()->set_checkpoint_every_steps(50);
+
+    const Trained alone = Train(job), rescued = Train(guarded);
+
+    EXPECT_TRUE(alone.lost || alone.FinalLoss() > 1.1 * clean) << not_a_number;
+    EXPECT_FALSE(rescued.lost);
+    EXPECT_LE(rescued.FinalLoss(), 1.1 * clean) << not_a_number;
+    EXPECT_EQ(rescued.Count(Intervention::KIND_LOWER_RATE), 1);
+    EXPECT_EQ(rescued.Count(Intervention::KIND_ROLL_BACK), 1);
+    for (const Intervention& action : rescued.actions) EXPECT_NE(action.cause(), "");
+  }
+}
+
+TEST(LadderTrainerTest, RollBackBringsBackWeightsOptimizerAndCounter) {
+  v1::Job job = SmallGated();
+  Guard(&job);
+  job.mutable_ladder()->set_skips_max(0);
+  job.mutable_ladder()->set_rate_cuts_max(0);
+  job.mutable_ladder()->set_checkpoint_every_steps(10);
+  job.mutable_ladder()->set_calm_steps(3);
+  Spoil(25, 1, true, &job);
+  const auto trainer = *Trainer::Create(job, nullptr);
+  v1::StepStats record;
+  v1::Checkpoint at_20;
+  while (trainer->step() <= 25) {
+    if (trainer->step() == 20) at_20 = trainer->Save();
+    trainer->Step(&record);
+  }
+
+  const v1::Checkpoint after = trainer->Save();
+
+  ASSERT_EQ(record.interventions_size(), 1);
+  EXPECT_EQ(record.interventions(0).kind(), Intervention::KIND_ROLL_BACK);
+  EXPECT_EQ(record.interventions(0).restored_step(), 20);
+  EXPECT_EQ(record.interventions(0).batches_skipped(), 50);
+  EXPECT_EQ(after.weights(), at_20.weights());
+  EXPECT_EQ(after.optimizer_state(), at_20.optimizer_state());
+  EXPECT_EQ(after.updates_applied(), 20);
+  EXPECT_EQ(after.step(), 26);
+  trainer->Step(&record);
+  EXPECT_EQ(record.batch_origin(), (26 + 50) * 32);  // Batches of 32 examples.
+  EXPECT_EQ(record.updates_applied(), 21);
+}
+
+// Bad steps right after a checkpoint was taken: it is not the one to go back to.
+TEST(LadderTrainerTest, AnUnprovenCheckpointIsNotGoneBackTo) {
+  v1::Job job = SmallGated();
+  Guard(&job);
+  job.mutable_ladder()->set_skips_max(0);
+  job.mutable_ladder()->set_rate_cuts_max(0);
+  job.mutable_ladder()->set_checkpoint_every_steps(10);
+  job.mutable_ladder()->set_calm_steps(6);
+  Spoil(25, 1, true, &job);
+
+  const Trained run = Train(job);
+
+  ASSERT_EQ(run.Count(Intervention::KIND_ROLL_BACK), 1);
+  EXPECT_EQ(run.actions[0].restored_step(), 10);
+}
+
+TEST(LadderTrainerTest, EndsAJobThatCannotBeHelped) {
+  v1::Job job = SmallGated();
+  Guard(&job);
+  Spoil(250, 1'000'000, true, &job);
+
+  const Trained run = Train(job);
+
+  EXPECT_TRUE(run.lost);
+  EXPECT_EQ(run.Count(Intervention::KIND_LOWER_RATE), 1);
+  EXPECT_EQ(run.Count(Intervention::KIND_ROLL_BACK), 3);
+  EXPECT_EQ(run.Count(Intervention::KIND_SKIP), 5 * 3);
+  EXPECT_EQ(run.actions.back().kind(), Intervention::KIND_STOP);
+  EXPECT_THAT(run.actions.back().cause(), HasSubstr("not finite, first in 'input'"));
+  // Within one episode to an older checkpoint each time.
+  std::vector<int64_t> restored;
+  for (const Intervention& action : run.actions) {
+    if (action.has_restored_step()) restored.push_back(action.restored_step());
+  }
+  EXPECT_THAT(restored, ElementsAre(200, 100, 100));
+}
+
+TEST(LadderTrainerTest, LowersTheRateAndPutsItBack) {
+  v1::Job job = SmallGated();
+  Guard(&job);
+  job.mutable_ladder()->set_skips_max(0);
+  job.mutable_ladder()->set_rate_restore_steps(30);
+  Spoil(50, 1, true, &job);
+
+  const Trained run = Train(job);
+
+  ASSERT_EQ(run.actions.size(), 2u);
+  EXPECT_EQ(run.actions[0].changes(0).path(), "optimizer.learning_rate");
+  EXPECT_EQ(run.actions[0].changes(0).old_value(), "0.01");
+  EXPECT_EQ(run.actions[0].changes(0).new_value(), "0.005");
+  EXPECT_EQ(run.actions[1].kind(), Intervention::KIND_RESTORE_RATE);
+  EXPECT_EQ(run.records[50].learning_rate(), 0.01);
+  EXPECT_EQ(run.records[51].learning_rate(), 0.005);
+  EXPECT_EQ(run.records[80].learning_rate(), 0.005);
+  EXPECT_EQ(run.records[81].learning_rate(), 0.01);
+}
+
+TEST(LadderTrainerTest, ARateThatSomebodySetStays) {
+  v1::Job job = SmallGated();
+  Guard(&job);
+  job.mutable_ladder()->set_skips_max(0);
+  job.mutable_ladder()->set_rate_restore_steps(30);
+  Spoil(50, 1, true, &job);
+  const auto trainer = *Trainer::Create(job, nullptr);
+  v1::StepStats record;
+  while (trainer->step() < 60) trainer->Step(&record);
+  EXPECT_EQ(trainer->learning_rate(), 0.005);
+
+  job.mutable_optimizer()->set_learning_rate(0.003);
+  ASSERT_TRUE(trainer->ApplySettings(job).ok());
+  while (trainer->step() < 200) trainer->Step(&record);
+
+  EXPECT_EQ(trainer->learning_rate(), 0.003);
+}
+
+// Also in the middle of an episode, and with everything that the ladder remembers.
+TEST(LadderTrainerTest, GoesOnBitForBitFromACheckpoint) {
+  v1::Job job = SmallGated();
+  Guard(&job);
+  job.mutable_ladder()->set_checkpoint_every_steps(15);
+  job.mutable_ladder()->set_calm_steps(5);
+  job.mutable_training()->set_step_limit(120);
+  Spoil(60, 12, false, &job);
+  const Trained straight = Train(job);
+
+  for (const int64_t stop : {0, 31, 62, 65, 80}) {
+    auto trainer = *Trainer::Create(job, nullptr);
+    v1::StepStats record;
+    while (trainer->step() < stop) trainer->Step(&record);
+    v1::Job now = job;
+    now.mutable_optimizer()->set_learning_rate(trainer->learning_rate());
+    auto restored = Trainer::Restore(now, nullptr, trainer->Save());
+    ASSERT_TRUE(restored.ok()) << restored.status();
+    while ((*restored)->step() < 120) {
+      (*restored)->Step(&record);
+      ASSERT_EQ(record.SerializeAsString(),
+                straight.records[static_cast<size_t>(record.step())].SerializeAsString())
+          << "stopped at " << stop << ", step " << record.step();
+    }
+  }
+  EXPECT_GT(straight.Count(Intervention::KIND_ROLL_BACK), 0);
+}
+
+TEST(LadderTrainerTest, AStateThatIsCarriedStartsFromZeroAfterARollBack) {
+  TestJob made = MakeJob(Kind::kForecast);
+  Guard(&made.job);
+  made.job.mutable_ladder()->set_skips_max(0);
+  made.job.mutable_ladder()->set_rate_cuts_max(0);
+  made.job.mutable_ladder()->set_batches_skipped(2);
+  Spoil(6, 1, true, &made.job);
+  const auto trainer = NewTrainer(made);
+  v1::StepStats record;
+
+  while (trainer->step() < 7) trainer->Step(&record);
+
+  ASSERT_EQ(record.interventions_size(), 1);
+  ASSERT_EQ(record.interventions(0).kind(), Intervention::KIND_ROLL_BACK);
+  const std::string carried = trainer->Save().carried_state();
+  EXPECT_EQ(carried, std::string(carried.size(), '\0'));
+}
+
+}  // namespace
+}  // namespace gradwatch::train
