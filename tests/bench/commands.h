@@ -27,6 +27,9 @@ int RunLadder(absl::Span<const std::string> args);
 // Makes a few small steps of each kind for an instruction counter (valgrind's callgrind).
 int RunCount(absl::Span<const std::string> args);
 
+// Trains labelled runs and tells what the alert rules made of them, beside those that others ship.
+int RunDetection(absl::Span<const std::string> args);
+
 }  // namespace gradwatch::bench
 
 #endif  // GRADWATCH_TESTS_BENCH_COMMANDS_H_

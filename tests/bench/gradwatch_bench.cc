@@ -28,6 +28,7 @@ constexpr Command kCommands[] = {
     {"scrape", "Scrapes of /metrics by number of jobs and step rate", &RunScrape},
     {"jobs", "Many small jobs beside one job times the cores", &RunJobs},
     {"ladder", "What the response ladder rescues: D7 with spoilt batches", &RunLadder},
+    {"detection", "What the alert rules make of runs whose trouble is known", &RunDetection},
     {"count", "A few small steps for an instruction counter", &RunCount},
 };
 
