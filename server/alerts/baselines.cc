@@ -83,6 +83,12 @@ void Baselines::Observe(const v1::StepStats& stats, const Layout& layout) {
   if (stats.has_growth()) log_growth.Add(std::log(stats.growth().growth_factor()));
 }
 
+bool Baselines::LearnsWell() const {
+  if (!first_loss.has_value()) return false;
+  return loss_ema.value() < kLearntPart * *first_loss ||
+         loss_ema.value() < kFallsFastPart * recent_losses.Quantile(0.5);
+}
+
 void Baselines::ObserveLoss(double loss) {
   if (!first_loss) first_loss = loss;
   loss_ema.Add(loss);
@@ -93,7 +99,8 @@ void Baselines::ObserveLoss(double loss) {
 
 void Baselines::ObserveNorm(const v1::StepStats& stats) {
   norms.Observe(stats.norm_before());
-  spiked.Add(norms.latest().z > kNormZ && norms.latest().over_median > kNormOverMedian);
+  spiked.Add(!stats.clipped() && norms.latest().z > kNormZ &&
+             norms.latest().over_median > kNormOverMedian);
   clipped.Add(stats.clipped());
   if (stats.has_clip_coefficient()) clip_coefficients.Add(stats.clip_coefficient());
   if (stats.has_update_norm() && stats.learning_rate() > 0.0) {

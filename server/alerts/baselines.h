@@ -58,6 +58,9 @@ struct WeightNorm {
 // What rules remember of a job's past. Steps that are not finite change nothing but their own
 // count.
 struct Baselines {
+  // The loss has come down so far, or falls so fast, that bursts of the gradient do no harm.
+  bool LearnsWell() const;
+
   int64_t nonfinite_in_a_row = 0;
 
   std::optional<double> first_loss;  // The first finite one.
@@ -70,7 +73,7 @@ struct Baselines {
   SpikeWatch norms;    // Of the gradient before clipping.
   SpikeWatch updates;  // Of the update over the learning rate, so that no schedule is a spike.
   stats::RecentShare clipped{kClipWindow};
-  stats::RecentShare spiked{kClipWindow};  // Norms that stood out.
+  stats::RecentShare spiked{kClipWindow};  // Norms that stood out, unclipped.
   stats::Window clip_coefficients{kClipWindow};
 
   stats::Ema log_growth{kGrowthEmaBeta};

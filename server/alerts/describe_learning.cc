@@ -99,11 +99,13 @@ Description DescribeClipTooLoose(const Context& context, const Observation& seen
   const double median = NormQuantile(context, 0.5);
   const double low = NormQuantile(context, 0.1);
   Description text;
-  text.message =
-      absl::StrCat("The clip threshold hardly ever acts: the share of clipped steps is",
-                   Measured(context, ClauseOf(seen, clause)), ", while the ",
-                   context.others.Fires(v1::RULE_ID_LOSS_PLATEAU) ? "loss does not fall."
-                                                                  : "gradient explodes or spikes.");
+  text.message = absl::StrCat(
+      clause == 1 ? "The clip threshold acts only once all is lost: over the median of "
+                    "the norms it is"
+                  : "The clip threshold hardly ever acts: the share of clipped steps is",
+      Measured(context, ClauseOf(seen, clause)), ", while the ",
+      context.others.Fires(v1::RULE_ID_LOSS_PLATEAU) ? "loss does not fall."
+                                                     : "gradient explodes or spikes.");
   if (median > 0.0) {
     text.advice =
         absl::StrCat("Try the median of the recent norms first: ", ClipAt(context.job, median),

@@ -121,12 +121,14 @@ Observation ObserveExplodingRel(const Context& context) {
   const double over_median = context.settings.second_threshold;
   Observation seen;
   seen.known = norms.scored();
-  seen.clauses[0] = {.holds = norms.Count(limit, over_median) >= kSpikesNeeded,
-                     .value = norms.largest().z,
-                     .threshold = limit};
+  seen.clauses[0] = {
+      .holds = norms.Count(limit, over_median) >= kSpikesNeeded && !context.baselines.LearnsWell(),
+      .value = norms.largest().z,
+      .threshold = limit};
   const bool spike = norms.latest().z > limit && norms.latest().over_median > over_median;
   seen.clear = !seen.holds() && !spike;
-  seen.severity = v1::SEVERITY_WARN;
+  // What was clipped did little harm.
+  seen.severity = spike && !context.stats.clipped() ? v1::SEVERITY_WARN : v1::SEVERITY_INFO;
   return seen;
 }
 
@@ -136,14 +138,17 @@ Observation ObserveRecurrentExpansion(const Context& context) {
   if (!seen.known) return seen;
   const Trend trend = GrowthTrend(context);
   const double growth = std::pow(10.0, trend.log10_growth);
-  const double limit = std::min(context.settings.threshold,
-                                std::pow(10.0, context.settings.second_threshold / trend.window));
+  const double decades_limit = context.settings.second_threshold;
+  const double least = std::min(kExpansionDecadesMin, decades_limit);
+  const double limit =
+      std::max(std::min(context.settings.threshold, std::pow(10.0, decades_limit / trend.window)),
+               std::pow(10.0, least / trend.window));
   const double decades = trend.window * trend.log10_growth;
   seen.clauses[0] = {.holds = growth > limit, .value = growth, .threshold = limit};
   const double calm =
       std::min(kGrowthResolve, 1.0 + kGrowthResolvePart * (context.settings.threshold - 1.0));
-  seen.clear =
-      growth < calm && decades < kExpansionDecadesResolvePart * context.settings.second_threshold;
+  seen.clear = growth < std::max(calm, std::pow(10.0, kGrowthResolvePart * least / trend.window)) &&
+               decades < kExpansionDecadesResolvePart * decades_limit;
   seen.severity = v1::SEVERITY_WARN;
   return seen;
 }

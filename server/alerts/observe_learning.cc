@@ -50,6 +50,26 @@ bool ExplodedLately(const Context& context) {
          context.stats.step() - context.others.explosion_step < kClipWindow;
 }
 
+double NormQuantile(const Context& context, double q) {
+  return context.baselines.norms.values().Quantile(q);
+}
+
+bool HeavyTail(const Context& context) {
+  return NormQuantile(context, 0.99) > kClipLooseTail * NormQuantile(context, 0.5);
+}
+
+// The smallest threshold of global norm over the median norm; 0 without such a policy.
+double ThresholdOverMedian(const Context& context) {
+  const double median = NormQuantile(context, 0.5);
+  double smallest = 0.0;
+  for (const v1::ClipPolicy& policy : context.job.clipping().policies()) {
+    if (!policy.has_global_norm()) return 0.0;
+    const double threshold = policy.global_norm().max_norm();
+    if (smallest == 0.0 || threshold < smallest) smallest = threshold;
+  }
+  return median > 0.0 ? smallest / median : 0.0;
+}
+
 bool NearFloor(const Context& context, double loss) {
   const double floor = FloorOf(context.job.task()).loss;
   return floor > 0.0 && std::abs(loss - floor) < kPlateauNearFloor * floor;
@@ -108,9 +128,13 @@ Observation ObserveVanishingAbs(const Context& context) {
   if (!seen.known) return seen;
   const double rms = Tensor(context, tensor).norm() / std::sqrt(Entries(context, tensor));
   const double limit = context.settings.threshold;
-  seen.clauses[0] = {
-      .holds = rms < limit, .value = rms, .threshold = limit, .smaller_is_worse = true};
-  seen.clear = rms > limit * kVanishingRmsResolve;
+  // What exploded may saturate, and then has no gradient; that is told by other rules.
+  const bool exploded = context.others.explosion_step >= 0;
+  seen.clauses[0] = {.holds = rms < limit && !exploded,
+                     .value = rms,
+                     .threshold = limit,
+                     .smaller_is_worse = true};
+  seen.clear = rms > limit * kVanishingRmsResolve || exploded;
   seen.severity = v1::SEVERITY_WARN;
   return seen;
 }
@@ -160,14 +184,22 @@ Observation ObserveClipTooLoose(const Context& context) {
   const double share = past.clipped.value();
   const double limit = context.settings.threshold;
   const double spikes_per_100 = 100.0 * past.spiked.yeses() / kClipWindow;
-  const bool trouble = ExplodedLately(context) ||
-                       spikes_per_100 >= context.settings.second_threshold ||
-                       context.others.Fires(v1::RULE_ID_LOSS_PLATEAU);
+  const bool spikes = spikes_per_100 >= context.settings.second_threshold && !past.LearnsWell();
+  const double over_median = ThresholdOverMedian(context);
+  const bool fades = context.others.Fires(v1::RULE_ID_VANISHING_THROUGH_TIME);
+  const bool stuck = context.others.Fires(v1::RULE_ID_LOSS_PLATEAU) &&
+                     (HeavyTail(context) || (over_median > kClipLooseIdle && !fades));
+  const bool exploded = ExplodedLately(context);
+  const bool trouble = exploded || spikes || stuck;
   seen.clauses[0] = {.holds = share < limit && trouble,
                      .value = share,
                      .threshold = limit,
                      .smaller_is_worse = true};
-  seen.clear = share > limit * kClipLooseResolve || !trouble;
+  // It acts, but only once all is lost.
+  seen.clauses[1] = {.holds = over_median > kClipLooseOverMedian && exploded,
+                     .value = over_median,
+                     .threshold = kClipLooseOverMedian};
+  seen.clear = !seen.holds() && (share > limit * kClipLooseResolve || !trouble);
   seen.severity = v1::SEVERITY_WARN;
   return seen;
 }
@@ -188,7 +220,10 @@ Observation ObserveLossPlateau(const Context& context) {
   const bool known_cause = others.Fires(v1::RULE_ID_VANISHING_THROUGH_TIME) ||
                            others.Fires(v1::RULE_ID_DEAD_LAYER) ||
                            others.Fires(v1::RULE_ID_CLIP_TOO_LOOSE);
-  seen.severity = known_cause || NearFloor(context, recent) ? v1::SEVERITY_WARN : v1::SEVERITY_INFO;
+  seen.severity =
+      known_cause || (context.stats.step() >= kPlateauFloorFrom && NearFloor(context, recent))
+          ? v1::SEVERITY_WARN
+          : v1::SEVERITY_INFO;
   return seen;
 }
 
@@ -281,9 +316,10 @@ Observation ObserveUpdateSpike(const Context& context) {
   const double z = context.settings.second_threshold;
   Observation seen;
   seen.known = context.stats.has_update_norm() && updates.scored();
-  seen.clauses[0] = {.holds = updates.Count(z, limit) >= kUpdateSpikesNeeded,
-                     .value = updates.largest().over_median,
-                     .threshold = limit};
+  seen.clauses[0] = {
+      .holds = updates.Count(z, limit) >= kUpdateSpikesNeeded && !context.baselines.LearnsWell(),
+      .value = updates.largest().over_median,
+      .threshold = limit};
   const bool spike = updates.latest().z > z && updates.latest().over_median > limit;
   seen.clear = !seen.holds() && !spike;
   seen.severity = v1::SEVERITY_INFO;

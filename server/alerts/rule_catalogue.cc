@@ -78,11 +78,13 @@ std::vector<Row> Rows() {
         .cooldown_steps = 100}},
       {v1::RULE_ID_EXPLODING_REL,
        "EXPLODING_REL",
-       "The gradient norm is far above its own recent past, again and again.",
+       "The gradient norm is far above its own recent past, again and again; INFO when it was "
+       "clipped.",
        absl::StrCat(kSpikesNeeded, " of the last ", kSpikeWindow,
                     " steps with robust z of ln norm_before > threshold and norm_before > "
                     "second_threshold x median, against the 128 norms before; from ",
-                    kSpikeSamplesMin, " norms on"),
+                    kSpikeSamplesMin, " norms on, unless the loss is below ",
+                    Text(100 * kLearntPart), " % of the first or falls fast"),
        v1::SEVERITY_WARN,
        "OFF",
        {0.0, 1000.0},
@@ -96,9 +98,10 @@ std::vector<Row> Rows() {
       {v1::RULE_ID_RECURRENT_EXPANSION,
        "RECURRENT_EXPANSION",
        "The gradient grows backwards through time: an explosion is likely.",
-       "moving average of the growth factor > threshold, or more than second_threshold decades "
-       "over "
-       "the back-propagated length",
+       absl::StrCat("moving average of the growth factor > threshold and more than ",
+                    Text(kExpansionDecadesMin),
+                    " decades over the back-propagated length, or more than second_threshold "
+                    "decades"),
        v1::SEVERITY_WARN,
        "BASIC",
        {1.0, 10.0},
@@ -278,11 +281,14 @@ std::vector<Row> Rows() {
        "CLIP_TOO_LOOSE",
        "The clip threshold hardly ever acts while the gradient explodes or spikes, or the loss "
        "stands still.",
-       absl::StrCat(
-           "share of the last ", kClipWindow,
-           " steps that were clipped < threshold, and within these steps EXPLODING_ABS, "
-           "LOSS_DIVERGENCE or EXPLODING_REL fired, or second_threshold norms in 100 stood "
-           "out, or LOSS_PLATEAU fires"),
+       absl::StrCat("share of the last ", kClipWindow,
+                    " steps that were clipped < threshold, and within these steps EXPLODING_ABS or "
+                    "LOSS_DIVERGENCE fired, or second_threshold norms in 100 stood out unclipped, "
+                    "or LOSS_PLATEAU fires and p99 of the norms is > ",
+                    Text(kClipLooseTail), " x p50, or the threshold > ", Text(kClipLooseIdle),
+                    " x p50 and no gradient vanishes; or a threshold > ",
+                    Text(kClipLooseOverMedian),
+                    " x the median norm while one of these rules fired"),
        v1::SEVERITY_WARN,
        "OFF",
        {0.0, 0.2},
@@ -300,7 +306,8 @@ std::vector<Row> Rows() {
            kUpdateSpikesNeeded, " of the last ", kSpikeWindow,
            " steps with update_norm / learning_rate > threshold x median and a robust z of "
            "its logarithm > second_threshold, against the 128 before; from ",
-           kSpikeSamplesMin, " on"),
+           kSpikeSamplesMin, " on, unless the loss is below ", Text(100 * kLearntPart),
+           " % of the first or falls fast"),
        v1::SEVERITY_INFO,
        "BASIC",
        {1.0, 1e6},

@@ -43,8 +43,7 @@ void SetTime(absl::Time time, google::protobuf::Timestamp* timestamp) {
 }
 
 bool IsExplosion(v1::RuleId id) {
-  return id == v1::RULE_ID_EXPLODING_ABS || id == v1::RULE_ID_LOSS_DIVERGENCE ||
-         id == v1::RULE_ID_EXPLODING_REL;
+  return id == v1::RULE_ID_EXPLODING_ABS || id == v1::RULE_ID_LOSS_DIVERGENCE;
 }
 
 void OverrideSeverity(const Settings& settings, Observation* seen) {

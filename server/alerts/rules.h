@@ -33,7 +33,7 @@ struct Settings {
 // What other rules of the same job say, as of the step before.
 struct Others {
   uint64_t firing = 0;  // Bit v1::RuleId.
-  // The newest step at which EXPLODING_ABS, LOSS_DIVERGENCE or EXPLODING_REL fired; -1 for none.
+  // The newest step at which EXPLODING_ABS or LOSS_DIVERGENCE fired; -1 for none.
   int64_t explosion_step = -1;
 
   bool Fires(v1::RuleId id) const { return ((firing >> id) & 1) != 0; }

@@ -32,8 +32,8 @@
 //   was solved: true bursts, norms of 1 to 178 over a median near 0.01. (c) 1 of 5 seeds, at 20:
 //   the loss jumped to 61 times the first. (d) 4 of 5 seeds.
 //
-// R7 to R13, R15, R17 and UPDATE_SPIKE came later. They are in rule_calibration_test's short runs, where
-// none of them fires, but their limits are not tuned on recorded runs of their own causes.
+// R7 to R13, R15, R17 and UPDATE_SPIKE came later. They are in rule_calibration_test's short runs,
+// where none of them fires, but their limits are not tuned on recorded runs of their own causes.
 namespace gradwatch::alerts {
 
 // R1 NON_FINITE: non-finite steps in a row.
@@ -59,6 +59,10 @@ constexpr double kNormOverMedian = 10.0;
 constexpr int kSpikesNeeded = 3;
 constexpr int kSpikeWindow = 10;  // Of UPDATE_SPIKE, too.
 constexpr int kSpikeSamplesMin = 64;
+// No spike counts when the loss is below this part of the first, or falls fast: its average is
+// below this part of the median of the last ones. Then the gradient of a breakthrough stands out.
+constexpr double kLearntPart = 0.02;
+constexpr double kFallsFastPart = 0.9;
 
 // R5 RECURRENT_EXPANSION and R6 VANISHING_THROUGH_TIME: the growth factor's moving average (of its
 // logarithm), or the decades over the back-propagated length that follow from it.
@@ -74,6 +78,7 @@ constexpr double kGrowthLimit = 1.065;
 constexpr double kGrowthResolve = 1.02;
 constexpr double kGrowthResolvePart = 0.4;  // Nor above this part of the limit's distance from 1.
 constexpr double kExpansionDecades = 3.0;
+constexpr double kExpansionDecadesMin = 1.2;  // Less in all is harmless, however steep.
 constexpr double kExpansionDecadesResolvePart = 2.5 / 3.0;
 constexpr double kVanishingDecades = -12.0;
 constexpr double kVanishingResolvePart = 2.0 / 3.0;  // -12 gives -8.
@@ -86,7 +91,7 @@ constexpr int kVanishingWindowMin = 20;              // Time steps.
 // Recorded, slope times T held for 5 steps with an RMS above 1: at most 1.46 with LSTM and forget
 // bias 5 (RMS up to 20), none with ReLU identity 1.0; 4.8 to 4.9 with ReLU identity 1.05 and 1.1.
 constexpr double kSurgeSlope = 0.02;  // Per time step.
-constexpr double kSurgeSlopeTimesT = 2.0;
+constexpr double kSurgeSlopeTimesT = 3.0;
 constexpr double kSurgeSlopeResolvePart = 0.5;
 constexpr double kSurgeRmsFloor = 2.0;
 constexpr double kSurgeRmsFloorResolvePart = 0.5;
@@ -116,6 +121,9 @@ constexpr double kClipLooseShare = 0.01;
 constexpr double kClipLooseResolve = 5.0;  // Times the limit.
 constexpr double kClipLooseSpikesPer100 = 1.0;
 constexpr int kClipLooseSamplesMin = 20;
+constexpr double kClipLooseOverMedian = 10.0;  // The threshold over the median norm.
+constexpr double kClipLooseIdle = 50.0;        // The same, where the loss stands still.
+constexpr double kClipLooseTail = 20.0;        // p99 of the norms over p50 that asks for clipping.
 
 // R10 LOSS_PLATEAU: median of the last losses over that of as many before, while the loss is above
 // a part of the first; near the task's floor when within so much of it.
@@ -125,6 +133,7 @@ constexpr double kPlateauResolveBelow = 0.01;  // Below the limit by so much.
 constexpr double kPlateauOfFirst = 0.02;
 constexpr double kPlateauOfFirstResolvePart = 0.8;
 constexpr double kPlateauNearFloor = 0.02;
+constexpr int64_t kPlateauFloorFrom = 2000;  // Many tasks stay at chance for 1000 steps and more.
 
 // R11 GATES_STUCK: share of a gate's values below 0.05: of the gate that keeps the state, or of the
 // LSTM's input and output gates both.

@@ -44,6 +44,7 @@ struct Flags {
   std::string family;
   int seeds = 0;  // 0: as many as the file says.
   int threads = 1;
+  bool list = false;
   bool check = false;
 };
 
@@ -106,6 +107,19 @@ void PrintScores(const Scores& scores) {
   for (const std::string& mistake : scores.mistakes) std::printf("- %s\n", mistake.c_str());
 }
 
+void PrintRuns(const std::vector<RunResult>& results) {
+  std::printf("\nWhat our rules said:\n\n");
+  for (const RunResult& run : results) {
+    for (const Firing& firing : run.firings) {
+      if (firing.group != kOurRules) continue;
+      std::printf("- %s, seed %d, step %d of %d: %s%s: %s\n", run.family->name.c_str(),
+                  static_cast<int>(run.seed), static_cast<int>(firing.step),
+                  static_cast<int>(run.steps), firing.rule.c_str(),
+                  firing.alarm ? "" : " (information)", firing.message.c_str());
+    }
+  }
+}
+
 // The targets that are missed.
 std::vector<std::string> Missed(const Scores& scores) {
   std::vector<std::string> missed;
@@ -147,6 +161,7 @@ int RunDetection(absl::Span<const std::string> args) {
   app.add_option("--seeds", flags.seeds, "At most so many seeds of the half; 0 for all")
       ->check(CLI::Range(0, 1000));
   app.add_option("--threads", flags.threads, "Runs at the same time")->check(CLI::Range(1, 256));
+  app.add_flag("--list", flags.list, "Also what our rules said in each run");
   app.add_flag("--check", flags.check, "Fail where a target is missed");
   if (const auto code = ParseFlags(app, args)) return *code;
 
@@ -162,6 +177,7 @@ int RunDetection(absl::Span<const std::string> args) {
   std::printf("%d runs of %d families, %d healthy steps.\n\n", static_cast<int>(results->size()),
               static_cast<int>(families.size()), static_cast<int>(scores.healthy_steps));
   PrintScores(scores);
+  if (flags.list) PrintRuns(*results);
   if (!flags.check) return 0;
   const std::vector<std::string> missed = Missed(scores);
   for (const std::string& each : missed) Complain(each, 1);

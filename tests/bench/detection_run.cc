@@ -41,7 +41,7 @@ struct Watched {
   void Observe(const v1::StepStats& stats, std::vector<Firing>* firings) {
     const bool holds = rule.rule->Holds(stats);
     if (holds && quiet >= kQuietSteps) {
-      firings->push_back({rule.group, rule.name, stats.step(), 1, true});
+      firings->push_back({rule.group, rule.name, stats.step(), 1, true, ""});
     }
     quiet = holds ? 0 : quiet + 1;
   }
@@ -50,7 +50,7 @@ struct Watched {
 void AddOurs(const alerts::RuleEngine& engine, std::vector<Firing>* firings) {
   for (const v1::Alert& alert : engine.alerts()) {
     firings->push_back({kOurRules, alert.rule_name(), alert.firing_step(), alert.count(),
-                        alert.severity() >= v1::SEVERITY_WARN});
+                        alert.severity() >= v1::SEVERITY_WARN, alert.message()});
   }
 }
 
@@ -78,7 +78,8 @@ absl::StatusOr<RunResult> RunOne(const RunFamily& family, uint64_t seed) {
   while (result.steps < family.steps && (*trainer)->nonfinite_in_a_row() < kNonFiniteMax) {
     (*trainer)->Step(&stats);
     ++result.steps;
-    if (result.lost_at < 0 && !std::isfinite(stats.loss())) result.lost_at = stats.step();
+    const bool finite = std::isfinite(stats.loss()) && stats.nonfinite_count() == 0;
+    if (result.lost_at < 0 && !finite) result.lost_at = stats.step();
     engine.Observe(stats, absl::UnixEpoch(), &changed);
     for (Watched& reference : references) reference.Observe(stats, &result.firings);
   }

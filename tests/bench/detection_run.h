@@ -18,8 +18,9 @@ struct Firing {
   std::string group;  // kOurRules, or a reference rule's.
   std::string rule;
   int64_t step = 0;
-  int64_t times = 1;   // With re-openings of the same alert.
-  bool alarm = false;  // WARN or CRIT; reference rules know no other.
+  int64_t times = 1;         // With re-openings of the same alert.
+  bool alarm = false;        // WARN or CRIT; reference rules know no other.
+  std::string message = {};  // Of our own rules.
 };
 
 // What became of one run.
@@ -27,7 +28,7 @@ struct RunResult {
   const RunFamily* family = nullptr;
   uint64_t seed = 0;
   int64_t steps = 0;     // Made.
-  int64_t lost_at = -1;  // The first step whose loss was not finite; -1 for none.
+  int64_t lost_at = -1;  // The first step whose loss or gradient was not finite; -1 for none.
   std::vector<Firing> firings;
 
   // The cause acted for at least ten steps.

@@ -131,7 +131,7 @@ TEST(Rules, ResolveConditionIsStrictlyNarrowerThanNotFiring) {
   between.mutable_growth()->set_growth_factor(1.03);
   for (int t = 0; t < 50; ++t) {
     between.mutable_layers(0)->set_hidden_rms(t,
-                                              static_cast<float>(20 * std::exp(0.03 * (t - 49))));
+                                              static_cast<float>(20 * std::exp(0.045 * (t - 49))));
   }
   for (v1::LayerTimeStats& layer : *between.mutable_layers()) {
     layer.set_saturated_share(0.45);

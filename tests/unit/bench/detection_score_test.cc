@@ -40,7 +40,7 @@ struct World {
   }
 };
 
-Firing Ours(const std::string& rule, int64_t step) { return {kOurRules, rule, step, 1, true}; }
+Firing Ours(const std::string& rule, int64_t step) { return {kOurRules, rule, step, 1, true, ""}; }
 
 TEST(ShareTest, HasWilsonsInterval) {
   const Share share = {8, 10};
