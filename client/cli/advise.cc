@@ -48,13 +48,13 @@ std::string Pad(absl::string_view text, size_t width) {
   return absl::StrCat(std::string(width > shown ? width - shown : 0, ' '), text);
 }
 
-struct Mark {
+struct AxisMark {
   double threshold;
   std::string name;
 };
 
-std::vector<Mark> MarksOf(const v1::ClipAdvice& advice) {
-  std::vector<Mark> marks = {{advice.recommended().max_norm(), "advised"}};
+std::vector<AxisMark> MarksOf(const v1::ClipAdvice& advice) {
+  std::vector<AxisMark> marks = {{advice.recommended().max_norm(), "advised"}};
   if (advice.has_alternative()) marks.push_back({advice.alternative().max_norm(), "or"});
   if (advice.has_current()) marks.push_back({advice.current().max_norm(), "now"});
   return marks;
@@ -144,7 +144,7 @@ std::string NormPicture(const v1::ClipAdvice& advice, const AdviceStyle& style) 
     for (size_t j = 0; j < length; ++j) absl::StrAppend(&line, block);
     if (bar.steps > 0) absl::StrAppend(&line, " ", bar.steps);
     std::vector<std::string> here;
-    for (const Mark& mark : MarksOf(advice)) {
+    for (const AxisMark& mark : MarksOf(advice)) {
       const bool first = i == 0 && mark.threshold < bar.lower;
       const bool last = i + 1 == bars.size() && mark.threshold >= bar.upper;
       if (first || last || (mark.threshold >= bar.lower && mark.threshold < bar.upper)) {

@@ -50,17 +50,17 @@ bool ExplodedLately(const Context& context) {
          context.stats.step() - context.others.explosion_step < kClipWindow;
 }
 
-double NormQuantile(const Context& context, double q) {
+double RecentNorm(const Context& context, double q) {
   return context.baselines.norms.values().Quantile(q);
 }
 
 bool HeavyTail(const Context& context) {
-  return NormQuantile(context, 0.99) > kClipLooseTail * NormQuantile(context, 0.5);
+  return RecentNorm(context, 0.99) > kClipLooseTail * RecentNorm(context, 0.5);
 }
 
 // The smallest threshold of global norm over the median norm; 0 without such a policy.
 double ThresholdOverMedian(const Context& context) {
-  const double median = NormQuantile(context, 0.5);
+  const double median = RecentNorm(context, 0.5);
   double smallest = 0.0;
   for (const v1::ClipPolicy& policy : context.job.clipping().policies()) {
     if (!policy.has_global_norm()) return 0.0;
