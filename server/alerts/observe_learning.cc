@@ -45,9 +45,9 @@ double GroupNorm(const Context& context) {
   return std::sqrt(squares);
 }
 
-bool ExplodedLately(const Context& context) {
+bool ExplodedWithin(int64_t steps, const Context& context) {
   return context.others.explosion_step >= 0 &&
-         context.stats.step() - context.others.explosion_step < kClipWindow;
+         context.stats.step() - context.others.explosion_step < steps;
 }
 
 double RecentNorm(const Context& context, double q) {
@@ -129,7 +129,7 @@ Observation ObserveVanishingAbs(const Context& context) {
   const double rms = Tensor(context, tensor).norm() / std::sqrt(Entries(context, tensor));
   const double limit = context.settings.threshold;
   // What exploded may saturate, and then has no gradient; that is told by other rules.
-  const bool exploded = context.others.explosion_step >= 0;
+  const bool exploded = ExplodedWithin(kVanishingAfterExplosion, context);
   seen.clauses[0] = {.holds = rms < limit && !exploded,
                      .value = rms,
                      .threshold = limit,
@@ -189,7 +189,7 @@ Observation ObserveClipTooLoose(const Context& context) {
   const bool fades = context.others.Fires(v1::RULE_ID_VANISHING_THROUGH_TIME);
   const bool stuck = context.others.Fires(v1::RULE_ID_LOSS_PLATEAU) &&
                      (HeavyTail(context) || (over_median > kClipLooseIdle && !fades));
-  const bool exploded = ExplodedLately(context);
+  const bool exploded = ExplodedWithin(kClipWindow, context);
   const bool trouble = exploded || spikes || stuck;
   seen.clauses[0] = {.holds = share < limit && trouble,
                      .value = share,

@@ -87,7 +87,8 @@ constexpr int kVanishingWindowMin = 20;              // Time steps.
 // R14 HIDDEN_GROWTH: slope of ln RMS over the second half of the T time steps, of states that are
 // large at the end; or a single state that is huge. A state that just adds up (an LSTM with an
 // open forget gate, ReLU with the identity) rises in a straight line: slope 1.39 / T. So a slope
-// counts only above 2 / T, however short the sequence is.
+// counts only above 3 / T, however short the sequence is; cells of LSTMs that solve temporal order
+// pass 2 / T.
 // Recorded, slope times T held for 5 steps with an RMS above 1: at most 1.46 with LSTM and forget
 // bias 5 (RMS up to 20), none with ReLU identity 1.0; 4.8 to 4.9 with ReLU identity 1.05 and 1.1.
 constexpr double kSurgeSlope = 0.02;  // Per time step.
@@ -102,7 +103,8 @@ constexpr int kSurgeTimeStepsMin = 8;  // Fewer have no slope.
 // R7 VANISHING_ABS: root mean square of the entries of a recurrent tensor's gradient, which is
 // never below their mean magnitude.
 constexpr double kVanishingRms = 1e-7;
-constexpr double kVanishingRmsResolve = 10.0;  // Times the limit.
+constexpr double kVanishingRmsResolve = 10.0;       // Times the limit.
+constexpr int64_t kVanishingAfterExplosion = 1000;  // For so many steps the explosion is the cause.
 
 // R8 DEAD_LAYER: a layer's share of the gradient norm; or the share of exact zeros in the tensor of
 // it that has fewest (not for an embedding, where tokens that do not occur have none).
@@ -112,7 +114,9 @@ constexpr double kDeadZeroShare = 0.95;
 constexpr double kDeadZeroShareResolvePart = 0.95;
 
 // R9a CLIP_SATURATED and R9b CLIP_TOO_LOOSE: share of the last steps that were clipped, and the
-// median coefficient of the former.
+// median coefficient of the former. The latter needs a reason: an explosion, norms that stand out,
+// or a loss that stands still although the norms have a heavy tail, or stay far below the
+// threshold.
 constexpr int kClipWindow = 200;
 constexpr double kClipSaturatedShare = 0.98;
 constexpr double kClipSaturatedResolvePart = 0.9 / 0.98;

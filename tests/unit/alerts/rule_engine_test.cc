@@ -833,6 +833,93 @@ TEST(ClipTooLoose, SilentWhenNothingIsWrong) {
   EXPECT_THAT(stream.changed, IsEmpty());
 }
 
+bool Fired(const Stream& stream, v1::RuleId rule) {
+  return std::any_of(stream.engine.alerts().begin(), stream.engine.alerts().end(),
+                     [rule](const v1::Alert& alert) { return alert.rule() == rule; });
+}
+
+TEST(ExplodingRel, SpikesThatWereClippedAreForInformation) {
+  Stream stream(MakeJob(/*clips=*/true));
+  stream.Feed(75);
+
+  stream.Feed(10, [](v1::StepStats* stats) {
+    Spikes(40)(stats);
+    stats->set_clipped(stats->norm_before() > 1.0);
+  });
+
+  ASSERT_THAT(stream.changed, SizeIs(1));
+  EXPECT_EQ(stream.changed[0].rule(), v1::RULE_ID_EXPLODING_REL);
+  EXPECT_EQ(stream.changed[0].severity(), v1::SEVERITY_INFO);
+}
+
+TEST(ExplodingRel, SilentWhileTheLossFallsFast) {
+  Stream stream(MakeJob());
+  stream.Feed(75);
+  stream.Feed(60, Loss(0.5));
+
+  stream.Feed(10, [](v1::StepStats* stats) {
+    stats->set_loss(0.5);
+    Spikes(40)(stats);
+  });
+
+  EXPECT_FALSE(Fired(stream, v1::RULE_ID_EXPLODING_REL));
+}
+
+TEST(ExplodingRel, SilentOnceTheLossIsNearNothing) {
+  Stream stream(MakeJob());
+  stream.Feed(75);
+  stream.Feed(400, Loss(0.01));
+
+  stream.Feed(10, [](v1::StepStats* stats) {
+    stats->set_loss(0.01);
+    Spikes(40)(stats);
+  });
+
+  EXPECT_FALSE(Fired(stream, v1::RULE_ID_EXPLODING_REL));
+}
+
+TEST(RecurrentExpansion, SilentWhereItIsLittleInAll) {
+  Stream stream(MakeJob());
+
+  stream.Feed(100, [](v1::StepStats* stats) {
+    stats->mutable_growth()->set_growth_factor(1.1);
+    stats->mutable_growth()->set_window(15);  // 0.6 decades.
+  });
+
+  EXPECT_FALSE(Fired(stream, v1::RULE_ID_RECURRENT_EXPANSION));
+}
+
+TEST(VanishingAbs, AfterAnExplosionItWaits) {
+  Stream stream(MakeJob());
+  stream.Feed(20);
+  stream.Feed(2, Norm(1500));
+
+  stream.Feed(900, GradientOf(1, 1e-7));
+
+  EXPECT_FALSE(Fired(stream, v1::RULE_ID_VANISHING_ABS));
+  stream.Feed(400, GradientOf(1, 1e-7));
+  EXPECT_TRUE(Fired(stream, v1::RULE_ID_VANISHING_ABS));
+}
+
+TEST(ClipTooLoose, FiresForAThresholdThatActsOnlyInTheExplosion) {
+  v1::Job job = MakeJob();
+  job.mutable_clipping()->add_policies()->mutable_global_norm()->set_max_norm(1000.0);
+  Stream stream(job);
+  stream.Feed(100, [](v1::StepStats* stats) {
+    stats->set_norm_before(0.7);
+    stats->set_clipped(stats->step() % 10 == 0);
+  });
+
+  stream.Feed(2, [](v1::StepStats* stats) {
+    stats->set_norm_before(2000);
+    stats->set_clipped(true);
+  });
+
+  const v1::Alert& alert = stream.engine.alerts().back();
+  EXPECT_EQ(alert.rule(), v1::RULE_ID_CLIP_TOO_LOOSE);
+  EXPECT_THAT(alert.message(), HasSubstr("only once all is lost"));
+}
+
 TEST(ClipTooLoose, NamesTheMedianAsThreshold) {
   Stream stream(MakeJob(/*clips=*/true));
   stream.Feed(100, Norm(0.7));
