@@ -438,30 +438,7 @@ class ReplayTest : public testing::TestWithParam<uint32_t> {
     }
   }
 
-  std::vector<v1::StepStats> History() {
-    std::vector<v1::StepStats> history;
-    v1::StreamStatsRequest request;
-    request.set_name("jobs/a");
-    request.set_from_step(0);
-    request.set_lossless(true);
-    Bell bell;
-    const auto reader = manager_->OpenStats(request, bell.Ringer());
-    EXPECT_TRUE(reader.ok());
-    JobManager::StatsPortion portion;
-    while (portion.final_job == nullptr) {
-      const auto read = (*reader)->Read(&portion);
-      EXPECT_TRUE(read.ok()) << read.status();
-      if (!read.ok()) return history;
-      if (!*read) bell.Await();
-      for (const auto& record : portion.steps) {
-        v1::StepStats stats;
-        // Details after scalars make the whole.
-        EXPECT_TRUE(stats.ParseFromString(absl::StrCat(record->scalars, record->details)));
-        history.push_back(std::move(stats));
-      }
-    }
-    return history;
-  }
+  std::vector<v1::StepStats> History() { return ReadHistory("jobs/a", manager_.get()); }
 
   FakeClock clock_;
   DatasetStore datasets_{DatasetLimits(), &clock_};

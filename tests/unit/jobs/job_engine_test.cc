@@ -75,25 +75,9 @@ class JobEngineTest : public testing::Test {
 
   std::vector<StepBits> ReadBits(absl::string_view name) {
     std::vector<StepBits> bits;
-    v1::StreamStatsRequest request;
-    request.set_name(std::string(name));
-    request.set_from_step(0);
-    request.set_lossless(true);
-    Bell bell;
-    const auto reader = manager_->OpenStats(request, bell.Ringer());
-    EXPECT_TRUE(reader.ok());
-    JobManager::StatsPortion portion;
-    while (portion.final_job == nullptr) {
-      const auto read = (*reader)->Read(&portion);
-      EXPECT_TRUE(read.ok()) << read.status();
-      if (!read.ok()) return bits;
-      if (!*read) bell.Await();
-      for (const auto& record : portion.steps) {
-        v1::StepStats stats;
-        EXPECT_TRUE(ParseScalars(*record, &stats));
-        bits.push_back({stats.step(), Bits(stats.loss()), Bits(stats.norm_before()),
-                        Bits(stats.norm_after()), Bits(stats.growth().growth_factor())});
-      }
+    for (const v1::StepStats& stats : ReadHistory(name, manager_.get())) {
+      bits.push_back({stats.step(), Bits(stats.loss()), Bits(stats.norm_before()),
+                      Bits(stats.norm_after()), Bits(stats.growth().growth_factor())});
     }
     return bits;
   }

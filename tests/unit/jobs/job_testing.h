@@ -8,6 +8,7 @@
 
 #include "gtest/gtest.h"
 #include "server/jobs/job_manager.h"
+#include "server/jobs/step_record.h"
 #include "tests/unit/jobs/fake_clock.h"
 #include "tests/unit/jobs/fake_trainer.h"
 
@@ -117,6 +118,30 @@ inline v1::UpdateJobRequest UpdateOf(absl::string_view name,
   request.mutable_job()->set_name(std::string(name));
   for (const auto& path : paths) request.mutable_update_mask()->add_paths(path);
   return request;
+}
+
+// Every recorded step of a job, whole, once the job is final.
+inline std::vector<v1::StepStats> ReadHistory(absl::string_view name, JobManager* manager) {
+  std::vector<v1::StepStats> history;
+  v1::StreamStatsRequest request;
+  request.set_name(std::string(name));
+  request.set_from_step(0);
+  request.set_lossless(true);
+  Bell bell;
+  const auto reader = manager->OpenStats(request, bell.Ringer());
+  EXPECT_TRUE(reader.ok()) << reader.status();
+  if (!reader.ok()) return history;
+  JobManager::StatsPortion portion;
+  while (portion.final_job == nullptr) {
+    const auto read = (*reader)->Read(&portion);
+    EXPECT_TRUE(read.ok()) << read.status();
+    if (!read.ok()) return history;
+    if (!*read) bell.Await();
+    for (const auto& record : portion.steps) {
+      EXPECT_TRUE(ParseRecord(*record, &history.emplace_back()));
+    }
+  }
+  return history;
 }
 
 }  // namespace gradwatch::jobs
