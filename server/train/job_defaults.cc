@@ -149,6 +149,14 @@ void FillEvaluation(v1::Evaluation* evaluation) {
   if (!evaluation->has_examples()) evaluation->set_examples(1000);
 }
 
+void FillDiagnostics(v1::StatisticsLevel level, v1::Diagnostics* diagnostics) {
+  if (!diagnostics->has_compare_steps()) {
+    diagnostics->set_compare_steps(level == v1::STATISTICS_LEVEL_FULL);
+  }
+  if (!diagnostics->has_recurrent_every_steps()) diagnostics->set_recurrent_every_steps(0);
+  if (!diagnostics->has_probe_every_steps()) diagnostics->set_probe_every_steps(0);
+}
+
 }  // namespace
 
 void FillDefaults(v1::Job* job) {
@@ -161,6 +169,7 @@ void FillDefaults(v1::Job* job) {
   if (job->statistics_level() == v1::STATISTICS_LEVEL_UNSPECIFIED) {
     job->set_statistics_level(v1::STATISTICS_LEVEL_BASIC);
   }
+  FillDiagnostics(job->statistics_level(), job->mutable_diagnostics());
 }
 
 }  // namespace gradwatch::train
