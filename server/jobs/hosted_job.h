@@ -1,7 +1,6 @@
 #ifndef GRADWATCH_SERVER_JOBS_HOSTED_JOB_H_
 #define GRADWATCH_SERVER_JOBS_HOSTED_JOB_H_
 
-#include <array>
 #include <atomic>
 #include <cstdint>
 #include <memory>
@@ -19,25 +18,9 @@
 #include "server/jobs/dispatcher.h"
 #include "server/jobs/notify.h"
 #include "server/jobs/step_log.h"
+#include "server/jobs/value_record.h"
 
 namespace gradwatch::jobs {
-
-// The largest value of the last 60 s, in buckets of a second: adding is O(1) and there is nothing
-// that a reader could take away from another.
-class MinuteMaximum {
- public:
-  void Add(absl::Time now, double value);
-  // 0 when there was none.
-  double At(absl::Time now) const;
-
- private:
-  static constexpr int64_t kSeconds = 60;
-  struct Bucket {
-    int64_t second = -1;
-    double maximum = 0.0;
-  };
-  std::array<Bucket, kSeconds> buckets_;
-};
 
 // What changes at every step. Small: it is copied whole.
 struct Progress {
@@ -50,7 +33,12 @@ struct Progress {
   std::shared_ptr<const v1::EvaluationResult> latest_evaluation;
   std::shared_ptr<const v1::EvaluationResult> best_evaluation;
   absl::Time last_step_time = absl::InfinitePast();
-  MinuteMaximum norm;
+  ValueRecord loss;
+  ValueRecord norm_before;
+  ValueRecord norm_after;
+  ValueRecord growth_factor;
+  ValueRecord update_ratio;
+  ValueRecord gradient_cosine;
 };
 
 // Something that is wanted of a running job at its next step boundary, and the answer.
@@ -121,9 +109,9 @@ struct HostedJob final : Dispatcher::Item {
     std::shared_ptr<const data::DatasetContent> content;
     std::shared_ptr<const v1::Checkpoint> checkpoint;
     std::shared_ptr<const v1::Job> checkpoint_job;  // With the settings of the checkpoint.
-    int64_t queue_number = 0;    // Rises along the queue.
-    int64_t admitted_bytes = 0;  // Counted against total_bytes_max.
-    int64_t kept_bytes = 0;      // Counted against kept_bytes_max.
+    int64_t queue_number = 0;                       // Rises along the queue.
+    int64_t admitted_bytes = 0;                     // Counted against total_bytes_max.
+    int64_t kept_bytes = 0;                         // Counted against kept_bytes_max.
     absl::Time grace_end = absl::InfiniteFuture();
   };
   Life life;

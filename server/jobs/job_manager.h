@@ -21,19 +21,21 @@
 #include "server/jobs/dataset_store.h"
 #include "server/jobs/step_log.h"
 #include "server/jobs/trainer_factory.h"
+#include "server/jobs/value_record.h"
 
 namespace gradwatch::jobs {
 
 // Bounds of one server. What a request passes is refused with the limit quoted.
 struct JobLimits {
-  int cores = 0;               // That training shares (core_scheduler.h); 0: all of the machine.
-  int running_max = 0;         // Jobs that train at once; 0: one for each core.
-  int queued_max = 1000;       // Beyond: RESOURCE_EXHAUSTED.
-  int kept_max = 10'000;       // Jobs in all; the oldest final one makes room, else RESOURCE_EXHAUSTED.
+  int cores = 0;          // That training shares (core_scheduler.h); 0: all of the machine.
+  int running_max = 0;    // Jobs that train at once; 0: one for each core.
+  int queued_max = 1000;  // Beyond: RESOURCE_EXHAUSTED.
+  int kept_max = 10'000;  // Jobs in all; the oldest final one makes room, else RESOURCE_EXHAUSTED.
   // History and checkpoints of jobs that do not train. Beyond: as kept_max.
   int64_t kept_bytes_max = int64_t{4} << 30;
-  int64_t job_bytes_max = int64_t{4} << 30;    // Of one job. Beyond: INVALID_ARGUMENT.
-  int64_t total_bytes_max = int64_t{8} << 30;  // Of running and queued ones. Beyond: RESOURCE_EXHAUSTED.
+  int64_t job_bytes_max = int64_t{4} << 30;  // Of one job. Beyond: INVALID_ARGUMENT.
+  int64_t total_bytes_max = int64_t{8}
+                            << 30;  // Of running and queued ones. Beyond: RESOURCE_EXHAUSTED.
   int64_t history_bytes_max = int64_t{64} << 20;  // Kept statistics of one job.
   // Multiply-adds of one CheckGradients, and how many of them at once. Beyond: INVALID_ARGUMENT,
   // RESOURCE_EXHAUSTED.
@@ -45,12 +47,18 @@ struct JobLimits {
 
 // What the metrics show of one job; cheap to take, never blocks a trainer.
 struct JobSnapshot {
-  v1::Job job;                     // With latest_stats.
-  double norm_max_60s = 0.0;       // Largest finite norm before clipping in the last 60 s.
+  v1::Job job;  // With latest_stats.
+  // Of the fields of StepStats with these names.
+  ValueSummary loss;
+  ValueSummary norm_before;
+  ValueSummary norm_after;
+  ValueSummary growth_factor;
+  ValueSummary update_ratio;
+  ValueSummary gradient_cosine;
   int64_t clipped_steps = 0;
-  int64_t nonfinite_entries = 0;   // NaN or infinite gradient entries, all steps.
+  int64_t nonfinite_entries = 0;  // NaN or infinite gradient entries, all steps.
   absl::Time last_step_time = absl::InfinitePast();
-  std::vector<v1::Alert> alerts;   // Firing, and resolved within the grace period.
+  std::vector<v1::Alert> alerts;  // Firing, and resolved within the grace period.
   // Fired so far, by rule and severity.
   struct AlertCount {
     v1::RuleId rule;
@@ -120,7 +128,7 @@ class JobManager {
   struct StatsPortion {
     StepRecords steps;
     int64_t dropped_before = 0;
-    v1::FoldedStats folded;          // With count 0 when nothing was folded.
+    v1::FoldedStats folded;              // With count 0 when nothing was folded.
     std::unique_ptr<v1::Job> final_job;  // Set in the last portion.
   };
   class StatsReader {
