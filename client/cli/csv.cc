@@ -56,7 +56,10 @@ std::string CsvHeader(const std::vector<v1::ParameterInfo>& parameters) {
                                     "growth_decades",
                                     "evaluation_loss",
                                     "evaluation_accuracy",
-                                    "evaluation_solved_share"};
+                                    "evaluation_solved_share",
+                                    "gradient_cosine",
+                                    "distance_from_start",
+                                    "distance_ratio"};
   for (const char* what : {"norm/", "max_abs/"}) {
     for (const v1::ParameterInfo& parameter : parameters) {
       cells.push_back(Quoted(absl::StrCat(what, parameter.name())));
@@ -91,7 +94,10 @@ std::string CsvRow(const v1::StepStats& step, size_t parameters) {
       Exact(step.has_growth(), step.growth().decades()),
       Exact(step.has_evaluation(), evaluation.loss()),
       Exact(evaluation.has_accuracy(), evaluation.accuracy()),
-      Exact(evaluation.has_solved_share(), evaluation.solved_share())};
+      Exact(evaluation.has_solved_share(), evaluation.solved_share()),
+      Exact(step.has_gradient_cosine(), step.gradient_cosine()),
+      Exact(step.has_distance_from_start(), step.distance_from_start()),
+      Exact(step.has_distance_ratio(), step.distance_ratio())};
   const auto tensors = static_cast<size_t>(step.tensors_size());
   for (size_t i = 0; i < parameters; ++i) {
     cells.push_back(Exact(i < tensors, i < tensors ? step.tensors(static_cast<int>(i)).norm() : 0));

@@ -317,6 +317,16 @@ std::string DescribeJob(const v1::Job& job, absl::Time now) {
       }
       Line("growth", growth, &text);
     }
+    if (stats.has_gradient_cosine()) {
+      Line("cosine",
+           absl::StrCat(FormatNumber(stats.gradient_cosine()), " with the gradient before"), &text);
+    }
+    if (stats.has_distance_ratio()) {
+      Line("moved",
+           absl::StrCat(FormatNumber(stats.distance_from_start()), " from the first weights, ",
+                        FormatShare(stats.distance_ratio()), " of their norm"),
+           &text);
+    }
     Line("clip rate", FormatShare(job.clip_rate()), &text);
     Line("shadow rates", DescribeShadows(job, ShadowRates(job)), &text);
   }

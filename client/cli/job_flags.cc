@@ -332,6 +332,18 @@ std::vector<Flag> MeasureFlags(JobFlags* job) {
             "What is measured at each step: off, basic (norms by tensor, growth factor) or full "
             "(arrays over time steps, histograms).",
             "basic"),
+      field("--compare-steps", "true|false", "diagnostics.compare_steps",
+            "Measure the cosine of successive gradients and the distance of the weights from the "
+            "first; keeps two copies of the weights.",
+            "false, with --stats full true"),
+      field("--recurrent-every", "N", "diagnostics.recurrent_every_steps",
+            "Measure the recurrent matrices (largest singular value, spectral radius) every so "
+            "many steps; 0 never.",
+            "0"),
+      field("--probe-every", "N", "diagnostics.probe_every_steps",
+            "Send a gradient back from the last time step alone every so many steps; 0 never. With "
+            "a loss at each time step it costs as much as a second forward and backward pass.",
+            "0"),
       field("--eval-every", "N", "evaluation.every_steps",
             "Evaluate on held-out examples every so many steps; 0 never.", "100"),
       field("--eval-examples", "N", "evaluation.examples", "Examples of an evaluation.", "1000"),

@@ -149,6 +149,11 @@ void AddStep(const v1::StepStats& step, v1::FoldedStats* bucket) {
   if (step.has_growth()) {
     AddValue(step.growth().growth_factor(), bucket->mutable_growth_factor());
   }
+  if (step.has_update_ratio()) AddValue(step.update_ratio(), bucket->mutable_update_ratio());
+  if (step.has_gradient_cosine()) {
+    AddValue(step.gradient_cosine(), bucket->mutable_gradient_cosine());
+  }
+  if (step.has_distance_ratio()) AddValue(step.distance_ratio(), bucket->mutable_distance_ratio());
   if (step.clipped()) bucket->set_clipped_steps(bucket->clipped_steps() + 1);
   if (step.skipped()) bucket->set_skipped_steps(bucket->skipped_steps() + 1);
   for (int i = 0; i < step.shadow_reports_size(); ++i) {
@@ -168,6 +173,9 @@ void AddBucket(const v1::FoldedStats& later, v1::FoldedStats* bucket) {
   AddRange(later.norm_before(), bucket->mutable_norm_before());
   AddRange(later.norm_after(), bucket->mutable_norm_after());
   AddRange(later.growth_factor(), bucket->mutable_growth_factor());
+  AddRange(later.update_ratio(), bucket->mutable_update_ratio());
+  AddRange(later.gradient_cosine(), bucket->mutable_gradient_cosine());
+  AddRange(later.distance_ratio(), bucket->mutable_distance_ratio());
   bucket->set_clipped_steps(bucket->clipped_steps() + later.clipped_steps());
   bucket->set_skipped_steps(bucket->skipped_steps() + later.skipped_steps());
   bucket->set_nonfinite_steps(bucket->nonfinite_steps() + later.nonfinite_steps());
@@ -256,6 +264,10 @@ std::string Timeline(const v1::QueryStatsResponse& history, const TimelineStyle&
   AppendChart("growth factor through time (mean; above 1 the gradient grows, below 1 it fades)",
               Series(history, &v1::FoldedStats::growth_factor, false), chart, &text);
   chart.height = 2;
+  AppendChart("cosine of successive gradients (mean; below -0.3 the step is too large)",
+              Series(history, &v1::FoldedStats::gradient_cosine, false), chart, &text);
+  AppendChart("distance of the weights from the first / their norm (mean)",
+              Series(history, &v1::FoldedStats::distance_ratio, false), chart, &text);
   AppendChart("accuracy of the evaluations", Accuracies(history), chart, &text);
   const std::string first = absl::StrCat("step ", history.buckets(0).first_step());
   const std::string last = absl::StrCat(history.buckets().rbegin()->last_step());

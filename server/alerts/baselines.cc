@@ -80,6 +80,8 @@ void Baselines::Observe(const v1::StepStats& stats, const Layout& layout) {
   ObserveLoss(stats.loss());
   ObserveNorm(stats);
   ObserveTensors(stats, layout);
+  ObserveSpectra(stats);
+  if (stats.has_gradient_cosine()) gradient_cosine.Add(stats.gradient_cosine());
   if (stats.has_growth()) log_growth.Add(std::log(stats.growth().growth_factor()));
 }
 
@@ -127,6 +129,17 @@ void Baselines::ObserveTensors(const v1::StepStats& stats, const Layout& layout)
   if (*middle > 0.0) log_update_ratio.Add(std::log(*middle));
 }
 
+void Baselines::ObserveSpectra(const v1::StepStats& stats) {
+  if (spectra.empty()) spectra.resize(static_cast<size_t>(stats.recurrent_size()));
+  for (int layer = 0; layer < std::min<int>(stats.recurrent_size(), std::ssize(spectra)); ++layer) {
+    const auto& sigmas = stats.recurrent(layer).sigma_max();
+    if (sigmas.empty()) continue;
+    Spectrum& spectrum = spectra[static_cast<size_t>(layer)];
+    spectrum.latest = *std::max_element(sigmas.begin(), sigmas.end());
+    if (spectrum.first == 0.0) spectrum.first = spectrum.latest;
+  }
+}
+
 void Baselines::SaveState(stats::StateWriter* writer) const {
   writer->Int(nonfinite_in_a_row);
   writer->Int(first_loss.has_value() ? 1 : 0);
@@ -147,6 +160,12 @@ void Baselines::SaveState(stats::StateWriter* writer) const {
     writer->Double(norm.first);
     writer->Double(norm.previous);
     writer->Double(norm.latest);
+  }
+  gradient_cosine.SaveState(writer);
+  writer->Int(std::ssize(spectra));
+  for (const Spectrum& spectrum : spectra) {
+    writer->Double(spectrum.first);
+    writer->Double(spectrum.latest);
   }
 }
 
@@ -173,6 +192,14 @@ void Baselines::LoadState(stats::StateReader* reader) {
     norm.first = reader->Double();
     norm.previous = reader->Double();
     norm.latest = reader->Double();
+  }
+  gradient_cosine.LoadState(reader);
+  const int64_t layers = reader->Int();
+  spectra.clear();
+  for (int64_t i = 0; i < layers && reader->ok(); ++i) {
+    Spectrum& spectrum = spectra.emplace_back();
+    spectrum.first = reader->Double();
+    spectrum.latest = reader->Double();
   }
 }
 

@@ -80,6 +80,15 @@ struct Baselines {
   // Of the median over the weight matrices; a bias that began at 0 has no size to compare with.
   stats::Ema log_update_ratio{kUpdateRatioEmaBeta};
   std::vector<WeightNorm> weights;  // By parameter; empty at level OFF.
+  // Of the gradients that a job with Diagnostics.compare_steps compares.
+  stats::Ema gradient_cosine{kCosineEmaBeta};
+  // Largest singular value of a recurrent layer's matrix (of its gates), as first and as last
+  // measured; empty while none was.
+  struct Spectrum {
+    double first = 0.0;
+    double latest = 0.0;
+  };
+  std::vector<Spectrum> spectra;
 
   // Takes in one step; call before the rules look.
   void Observe(const v1::StepStats& stats, const Layout& layout);
@@ -91,6 +100,7 @@ struct Baselines {
   void ObserveLoss(double loss);
   void ObserveNorm(const v1::StepStats& stats);
   void ObserveTensors(const v1::StepStats& stats, const Layout& layout);
+  void ObserveSpectra(const v1::StepStats& stats);
 };
 
 }  // namespace gradwatch::alerts

@@ -26,11 +26,14 @@ struct Statistic {
   v1::StatisticsLevel level;  // From which on it is recorded.
   // Of tensor or layer `i`; nothing when the step does not have it.
   std::optional<double> (*value)(const v1::StepStats& stats, const Layout& layout, int i);
+  // What the job's diagnostics must ask for.
+  enum class Needs { kNothing, kCompareSteps, kRecurrent } needs = Needs::kNothing;
 };
 
 namespace {
 
 using Of = Statistic::Of;
+using Needs = Statistic::Needs;
 using Maybe = std::optional<double>;
 using Stats = v1::StepStats;
 
@@ -70,6 +73,16 @@ const Statistic kStatistics[] = {
      [](const Stats& s, const Layout&, int) { return If(s.has_update_norm(), s.update_norm()); }},
     {"update_ratio", Of::kStep, kBasic,
      [](const Stats& s, const Layout&, int) { return If(s.has_update_ratio(), s.update_ratio()); }},
+    {"gradient_cosine", Of::kStep, kBasic,
+     [](const Stats& s, const Layout&, int) {
+       return If(s.has_gradient_cosine(), s.gradient_cosine());
+     },
+     Needs::kCompareSteps},
+    {"distance_ratio", Of::kStep, kBasic,
+     [](const Stats& s, const Layout&, int) {
+       return If(s.has_distance_ratio(), s.distance_ratio());
+     },
+     Needs::kCompareSteps},
     {"growth_factor", Of::kStep, kBasic,
      [](const Stats& s, const Layout&, int) {
        return If(s.has_growth(), s.growth().growth_factor());
@@ -94,6 +107,11 @@ const Statistic kStatistics[] = {
      [](const Stats& s, const Layout&, int i) {
        return If(s.tensors(i).has_update_ratio(), s.tensors(i).update_ratio());
      }},
+    {"tensor.gradient_cosine", Of::kTensor, kBasic,
+     [](const Stats& s, const Layout&, int i) {
+       return If(s.tensors(i).has_gradient_cosine(), s.tensors(i).gradient_cosine());
+     },
+     Needs::kCompareSteps},
     {"layer.growth_factor", Of::kLayer, kBasic,
      [](const Stats& s, const Layout&, int i) {
        const bool present = i < s.growth().layer_growth_factors_size();
@@ -103,6 +121,28 @@ const Statistic kStatistics[] = {
      [](const Stats& s, const Layout&, int i) {
        return i < s.layers_size() ? Maybe(s.layers(i).saturated_share()) : std::nullopt;
      }},
+    {"layer.activation_slope", Of::kLayer, kFull,
+     [](const Stats& s, const Layout&, int i) {
+       const bool present = i < s.layers_size() && s.layers(i).has_activation_slope();
+       return present ? Maybe(s.layers(i).activation_slope()) : std::nullopt;
+     }},
+    {"layer.state_similarity", Of::kLayer, kFull,
+     [](const Stats& s, const Layout&, int i) {
+       const bool present = i < s.layers_size() && s.layers(i).has_state_similarity();
+       return present ? Maybe(s.layers(i).state_similarity()) : std::nullopt;
+     }},
+    {"layer.keep_time_constant", Of::kLayer, kFull,
+     [](const Stats& s, const Layout&, int i) {
+       const bool present = i < s.layers_size() && s.layers(i).has_keep_time_constant();
+       return present ? Maybe(s.layers(i).keep_time_constant()) : std::nullopt;
+     }},
+    {"layer.sigma_max", Of::kLayer, kBasic,
+     [](const Stats& s, const Layout&, int i) -> Maybe {
+       if (i >= s.recurrent_size() || s.recurrent(i).sigma_max().empty()) return std::nullopt;
+       const auto& sigmas = s.recurrent(i).sigma_max();
+       return *std::max_element(sigmas.begin(), sigmas.end());
+     },
+     Needs::kRecurrent},
     {"layer.hidden_max_abs", Of::kLayer, kFull,
      [](const Stats& s, const Layout&, int i) {
        return i < s.layers_size() ? Maybe(s.layers(i).hidden_max_abs()) : std::nullopt;
@@ -355,6 +395,17 @@ std::string CheckName(const v1::CustomRule& rule) {
   return "";
 }
 
+// What the statistic needs and the job does not ask for; null for nothing.
+const char* MissingDiagnostic(const Statistic& statistic, const v1::Diagnostics& diagnostics) {
+  if (statistic.needs == Needs::kCompareSteps && !diagnostics.compare_steps()) {
+    return "diagnostics.compare_steps";
+  }
+  if (statistic.needs == Needs::kRecurrent && diagnostics.recurrent_every_steps() == 0) {
+    return "diagnostics.recurrent_every_steps";
+  }
+  return nullptr;
+}
+
 std::string CheckExpression(const v1::CustomRule& rule, const v1::Job& job) {
   if (rule.expression().size() > kExpressionMax) {
     return absl::StrCat("has ", rule.expression().size(), " characters; at most ", kExpressionMax,
@@ -367,6 +418,10 @@ std::string CheckExpression(const v1::CustomRule& rule, const v1::Job& job) {
     return absl::StrCat("column 1: ", statistic.name, " is recorded from ",
                         v1::StatisticsLevel_Name(statistic.level), " on; the job has ",
                         v1::StatisticsLevel_Name(job.statistics_level()));
+  }
+  const char* const needed = MissingDiagnostic(statistic, job.diagnostics());
+  if (needed != nullptr) {
+    return absl::StrCat("column 1: ", statistic.name, " is recorded only with ", needed);
   }
   if (statistic.of == Of::kStep) return "";
   const std::vector<std::string> choices = Choices(statistic, job);

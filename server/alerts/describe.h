@@ -24,6 +24,7 @@ Description DescribeDeadOrSaturatedUnits(const Context& context, const Observati
 Description DescribeUpdateRatio(const Context& context, const Observation& seen, int clause);
 Description DescribeHiddenGrowth(const Context& context, const Observation& seen, int clause);
 Description DescribeWeightBlowup(const Context& context, const Observation& seen, int clause);
+Description DescribeOscillation(const Context& context, const Observation& seen, int clause);
 Description DescribeStalledJob(const Context& context, const Observation& seen, int clause);
 Description DescribeClipTooLoose(const Context& context, const Observation& seen, int clause);
 Description DescribeUpdateSpike(const Context& context, const Observation& seen, int clause);

@@ -42,6 +42,23 @@ double NormQuantile(const Context& context, double q) {
   return norms.size() == 0 ? 0.0 : RoundDown(norms.Quantile(q));
 }
 
+std::string SmallerUpdatesAdvice(const Context& context) {
+  return absl::StrCat("The updates add up or are too large: ", LowerRateAdvice(context.job),
+                      Clips(context.job) ? "" : absl::StrCat("; ", ClipAdvice(context)), ".");
+}
+
+Description DescribeSpectrum(const Context& context, const Clause& sigma) {
+  const int layer = LargestSpectrum(context).layer;
+  Description text;
+  text.tensor = absl::StrCat("rnn.weight_hh_l", layer);
+  text.message =
+      absl::StrCat("The weights ", text.tensor, " blow up: their largest singular value is ",
+                   Number(sigma.value), " times the first that was measured (limit ",
+                   Number(sigma.threshold), ")", AtStep(context), ".");
+  text.advice = SmallerUpdatesAdvice(context);
+  return text;
+}
+
 }  // namespace
 
 Description DescribeVanishingAbs(const Context& context, const Observation& seen, int clause) {
@@ -169,11 +186,15 @@ Description DescribeDeadOrSaturatedUnits(const Context& context, const Observati
   Description text;
   text.tensor = absl::StrCat("h_l", layer);
   text.message =
-      relu ? absl::StrCat("Units of layer ", layer, " are dead: the share that is 0 for a whole ",
-                          "batch is", Measured(context, ClauseOf(seen, clause)), ".")
-           : absl::StrCat("Units of layer ", layer, " are saturated: the share of states beyond ",
-                          "0.99 is", Measured(context, ClauseOf(seen, clause)),
-                          "; hardly any gradient passes them.");
+      clause == 1 ? absl::StrCat(
+                        "Layer ", layer, " is saturated: the slope of the function that makes its ",
+                        "state, over that at 0, is", Measured(context, ClauseOf(seen, clause)),
+                        "; hardly any gradient passes it.")
+      : relu ? absl::StrCat("Units of layer ", layer, " are dead: the share that is 0 for a whole ",
+                            "batch is", Measured(context, ClauseOf(seen, clause)), ".")
+             : absl::StrCat("Units of layer ", layer, " are saturated: the share of states beyond ",
+                            "0.99 is", Measured(context, ClauseOf(seen, clause)),
+                            "; hardly any gradient passes them.");
   text.advice =
       absl::StrCat("First, ", LowerRateAdvice(context.job), "; for a new job, ",
                    RecurrentWeightsAdvice(context.job),
@@ -197,6 +218,7 @@ Description DescribeUpdateRatio(const Context& context, const Observation& seen,
 }
 
 Description DescribeWeightBlowup(const Context& context, const Observation& seen, int clause) {
+  if (clause == 2) return DescribeSpectrum(context, ClauseOf(seen, clause));
   const WeightGrowth growth =
       clause == 0 ? LargestOverFirst(context) : LargestOverPrevious(context);
   Description text;
@@ -206,9 +228,17 @@ Description DescribeWeightBlowup(const Context& context, const Observation& seen
                               " is ", Number(ClauseOf(seen, clause).value), " times that ",
                               clause == 0 ? "at the start" : "of the step before", " (limit ",
                               Number(ClauseOf(seen, clause).threshold), ")", AtStep(context), ".");
-  text.advice =
-      absl::StrCat("The updates add up or are too large: ", LowerRateAdvice(context.job),
-                   Clips(context.job) ? "" : absl::StrCat("; ", ClipAdvice(context)), ".");
+  text.advice = SmallerUpdatesAdvice(context);
+  return text;
+}
+
+Description DescribeOscillation(const Context& context, const Observation& seen, int clause) {
+  Description text;
+  text.message = absl::StrCat(
+      "Successive gradients point against each other: the cosine between them, averaged, is",
+      Measured(context, ClauseOf(seen, clause)), ".");
+  text.advice = absl::StrCat(
+      "Each step overshoots what the one before overshot: ", LowerRateAdvice(context.job), ".");
   return text;
 }
 

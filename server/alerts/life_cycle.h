@@ -19,12 +19,12 @@ struct Life {
   enum class Phase { kInactive, kPending, kFiring };
 
   Phase phase = Phase::kInactive;
-  std::array<int64_t, 2> runs{};  // Steps in a row that each clause held.
-  int64_t pending_step = 0;       // Where the condition that is pending, or fires, began.
-  int clause = 0;                 // The clause that fired.
-  int64_t clear_run = 0;          // Steps in a row that were clear, while firing.
-  int64_t alert = 0;              // Number of the latest alert; 0 for none.
-  int64_t resolved_step = 0;      // When that alert resolved, unless it fires.
+  std::array<int64_t, kClauses> runs{};  // Steps in a row that each clause held.
+  int64_t pending_step = 0;              // Where the condition that is pending, or fires, began.
+  int clause = 0;                        // The clause that fired.
+  int64_t clear_run = 0;                 // Steps in a row that were clear, while firing.
+  int64_t alert = 0;                     // Number of the latest alert; 0 for none.
+  int64_t resolved_step = 0;             // When that alert resolved, unless it fires.
 
   void SaveState(stats::StateWriter* writer) const;
   void LoadState(stats::StateReader* reader);

@@ -24,6 +24,7 @@ Observation ObserveDeadOrSaturatedUnits(const Context& context);
 Observation ObserveUpdateRatio(const Context& context);
 Observation ObserveHiddenGrowth(const Context& context);
 Observation ObserveWeightBlowup(const Context& context);
+Observation ObserveOscillation(const Context& context);
 Observation ObserveStalledJob(const Context& context);
 Observation ObserveClipTooLoose(const Context& context);
 Observation ObserveUpdateSpike(const Context& context);
@@ -40,6 +41,14 @@ struct WeightGrowth {
 };
 WeightGrowth LargestOverFirst(const Context& context);
 WeightGrowth LargestOverPrevious(const Context& context);
+
+// The recurrent layer whose largest singular value grew most over the first one that was measured;
+// -1 where none was.
+struct SpectrumGrowth {
+  int layer = -1;
+  double factor = 0.0;
+};
+SpectrumGrowth LargestSpectrum(const Context& context);
 
 // What a model that learnt nothing of the task's memory reaches, where that is known.
 struct TaskFloor {

@@ -27,6 +27,15 @@ const v1::LayerTimeStats* LayerOf(const Context& context) {
   return context.part < context.stats.layers_size() ? &context.stats.layers(context.part) : nullptr;
 }
 
+// How steep the function is that makes the layer's state, 0 to 1; 1 where that is not known. For
+// ReLU it is the share of states above 0, which is small in layers that are sparse, too.
+double SlopeOf(const Context& context) {
+  const v1::LayerTimeStats* layer = LayerOf(context);
+  const bool relu = context.job.model().cell() == v1::Model::CELL_RNN_RELU;
+  return layer == nullptr || relu || !layer->has_activation_slope() ? 1.0
+                                                                    : layer->activation_slope();
+}
+
 // Of a group: the smallest share of exact zeros in a tensor.
 double SmallestZeroShare(const Context& context) {
   double smallest = 1.0;
@@ -119,6 +128,17 @@ WeightGrowth LargestOverPrevious(const Context& context) {
   return Largest(context, [](const WeightNorm& norm, double usual) {
     return norm.latest > usual && norm.previous > 0.0 ? norm.latest / norm.previous : 0.0;
   });
+}
+
+SpectrumGrowth LargestSpectrum(const Context& context) {
+  SpectrumGrowth largest;
+  const auto& spectra = context.baselines.spectra;
+  for (size_t layer = 0; layer < spectra.size(); ++layer) {
+    if (!(spectra[layer].first > 0.0)) continue;
+    const double factor = spectra[layer].latest / spectra[layer].first;
+    if (factor > largest.factor) largest = {static_cast<int>(layer), factor};
+  }
+  return largest;
 }
 
 Observation ObserveVanishingAbs(const Context& context) {
@@ -261,7 +281,13 @@ Observation ObserveDeadOrSaturatedUnits(const Context& context) {
   }
   const double limit = context.settings.threshold;
   seen.clauses[0] = {.holds = share > limit, .value = share, .threshold = limit};
-  seen.clear = share < limit * kUnitsResolvePart;
+  const double slope = SlopeOf(context);
+  const double slope_limit = context.settings.second_threshold;
+  seen.clauses[1] = {.holds = slope < slope_limit,
+                     .value = slope,
+                     .threshold = slope_limit,
+                     .smaller_is_worse = true};
+  seen.clear = share < limit * kUnitsResolvePart && slope > slope_limit * kSlopeResolve;
   seen.severity = v1::SEVERITY_WARN;
   return seen;
 }
@@ -293,8 +319,27 @@ Observation ObserveWeightBlowup(const Context& context) {
   seen.clauses[0] = {.holds = over_first > limit, .value = over_first, .threshold = limit};
   seen.clauses[1] = {
       .holds = over_previous > step_limit, .value = over_previous, .threshold = step_limit};
-  seen.clear = over_first < limit * kWeightOverFirstResolvePart && over_previous < step_limit;
+  const double sigma = LargestSpectrum(context).factor;
+  seen.clauses[2] = {
+      .holds = sigma > kSigmaOverFirst, .value = sigma, .threshold = kSigmaOverFirst};
+  seen.clear = over_first < limit * kWeightOverFirstResolvePart && over_previous < step_limit &&
+               sigma < kSigmaOverFirst * kSigmaOverFirstResolvePart;
   seen.severity = v1::SEVERITY_WARN;
+  return seen;
+}
+
+Observation ObserveOscillation(const Context& context) {
+  const stats::Ema& average = context.baselines.gradient_cosine;
+  Observation seen;
+  seen.known = context.stats.has_gradient_cosine() && average.count() > 0;
+  if (!seen.known) return seen;
+  const double limit = context.settings.threshold;
+  seen.clauses[0] = {.holds = average.value() < limit,
+                     .value = average.value(),
+                     .threshold = limit,
+                     .smaller_is_worse = true};
+  seen.clear = average.value() > limit * kCosineResolvePart;
+  seen.severity = v1::SEVERITY_INFO;
   return seen;
 }
 

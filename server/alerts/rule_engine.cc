@@ -20,7 +20,7 @@
 namespace gradwatch::alerts {
 namespace {
 
-constexpr int64_t kStateVersion = 2;
+constexpr int64_t kStateVersion = 3;
 
 // What rules read of a job.
 v1::Job RelevantPart(const v1::Job& job) {
@@ -346,7 +346,8 @@ class RuleEngine::Impl {
                 v1::Alert* alert) {
     // A firing alert may grow worse by the clause that it did not fire for.
     const int fired = post.life.clause;
-    const int clause = seen.clauses[static_cast<size_t>(fired)].holds ? fired : 1 - fired;
+    const int clause =
+        seen.clauses[static_cast<size_t>(fired)].holds ? fired : seen.FirstThatHolds();
     Description text = post.custom.has_value() ? post.custom->Describe(context.stats)
                                                : post.kind->describe(context, seen, clause);
     alert->set_threshold(seen.clauses[static_cast<size_t>(fired)].threshold);

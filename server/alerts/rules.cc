@@ -82,6 +82,11 @@ constexpr RuleKind kRules[] = {
      .sees_nonfinite = false,
      .observe = ObserveWeightBlowup,
      .describe = DescribeWeightBlowup},
+    {.id = v1::RULE_ID_OSCILLATION,
+     .scope = Scope::kJob,
+     .sees_nonfinite = false,
+     .observe = ObserveOscillation,
+     .describe = DescribeOscillation},
     {.id = v1::RULE_ID_STALLED_JOB,
      .scope = Scope::kJob,
      .sees_nonfinite = true,
@@ -100,6 +105,13 @@ constexpr RuleKind kRules[] = {
 };
 
 }  // namespace
+
+int Observation::FirstThatHolds() const {
+  for (size_t i = 0; i < clauses.size(); ++i) {
+    if (clauses[i].holds) return static_cast<int>(i);
+  }
+  return -1;
+}
 
 absl::Span<const RuleKind> Rules() { return kRules; }
 

@@ -2,6 +2,7 @@
 #define GRADWATCH_SERVER_ALERTS_RULES_H_
 
 #include <array>
+#include <cstddef>
 #include <cstdint>
 #include <string>
 
@@ -61,16 +62,21 @@ struct Clause {
   bool smaller_is_worse = false;
 };
 
+// The most ways that a rule has.
+constexpr size_t kClauses = 3;
+
 // What a rule sees in one step.
 struct Observation {
   // The statistics that the rule needs are there. When they are not, the rule stands still.
   bool known = false;
-  std::array<Clause, 2> clauses;
+  std::array<Clause, kClauses> clauses;
   // The resolve condition; never true together with a clause that holds.
   bool clear = false;
   v1::Severity severity = v1::SEVERITY_UNSPECIFIED;
 
-  bool holds() const { return clauses[0].holds || clauses[1].holds; }
+  // The first clause that holds; -1 for none.
+  int FirstThatHolds() const;
+  bool holds() const { return FirstThatHolds() >= 0; }
 };
 
 // What an alert says.

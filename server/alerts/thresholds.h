@@ -149,6 +149,9 @@ constexpr double kGatesResolvePart = 0.8;
 // whose bias gets a gradient of exactly 0, which are those that were 0 in the whole batch.
 constexpr double kUnitsShare = 0.5;
 constexpr double kUnitsResolvePart = 0.8;
+// Mean slope of what makes the state, over that at 0; resolves above so many times the limit.
+constexpr double kSlopeLow = 0.05;
+constexpr double kSlopeResolve = 1.5;
 
 // R13 UPDATE_RATIO: moving average (of its logarithm) of the median over the weight matrices. Adam
 // moves each weight by about the rate at first, whatever the gradient: 4 % of the usual weights at
@@ -166,6 +169,14 @@ constexpr double kUpdateRatioUsual = 1e-3;     // For the advice.
 constexpr double kWeightOverFirst = 10.0;
 constexpr double kWeightOverFirstResolvePart = 0.8;
 constexpr double kWeightOverPrevious = 1.05;
+
+constexpr double kSigmaOverFirst = 3.0;  // Largest singular value of weight_hh over its first.
+constexpr double kSigmaOverFirstResolvePart = 0.8;
+
+// R16 OSCILLATION: moving average of the cosine between successive gradients.
+constexpr double kCosineEmaBeta = 0.98;
+constexpr double kCosineLow = -0.3;
+constexpr double kCosineResolvePart = 1.0 / 3.0;  // -0.3 gives -0.1.
 
 // R17 STALLED_JOB: seconds without a step that ends.
 constexpr double kStallSeconds = 60.0;

@@ -112,6 +112,43 @@ inline void AddSquaresOfDifference(const S* a, const S* b, int64_t n, double sca
   });
 }
 
+// Sum of a[i] * b[i], products and sum in double, in an order that only depends on n.
+template <typename A, typename B>
+inline double DotProduct(const A* a, const B* b, int64_t n) {
+  using internal::LoadWide;
+  constexpr int kStep = static_cast<int>(kVectorSize<double>);
+  constexpr int64_t kLanes = internal::kSquaresStep;
+  constexpr int kVectors = static_cast<int>(kLanes) / kStep;
+  Vector<double> sums[kVectors] = {};
+  int64_t i = 0;
+  for (; i + kLanes <= n; i += kLanes) {
+#pragma GCC unroll 8
+    for (int v = 0; v < kVectors; ++v) {
+      sums[v] += LoadWide(a + i + v * kStep) * LoadWide(b + i + v * kStep);
+    }
+  }
+  double lanes[kLanes];
+  for (int v = 0; v < kVectors; ++v) StoreVector<double>(sums[v], lanes + v * kStep);
+  for (int64_t lane = 0; i < n; ++i, ++lane) {
+    lanes[lane] += static_cast<double>(a[i]) * static_cast<double>(b[i]);
+  }
+  for (int64_t half = kLanes / 2; half > 0; half /= 2) {
+    for (int64_t lane = 0; lane < half; ++lane) lanes[lane] += lanes[lane + half];
+  }
+  return lanes[0];
+}
+
+// sum[i] += factor * values[i], in double.
+template <typename S>
+inline void AddMultiple(double factor, const S* values, int64_t n, double* sum) {
+  constexpr int64_t kStep = kVectorSize<double>;
+  int64_t i = 0;
+  for (; i + kStep <= n; i += kStep) {
+    StoreVector<double>(LoadVector(sum + i) + factor * internal::LoadWide(values + i), sum + i);
+  }
+  for (; i < n; ++i) sum[i] += factor * static_cast<double>(values[i]);
+}
+
 }  // namespace gradwatch
 
 #endif  // GRADWATCH_SERVER_BASE_SQUARES_H_

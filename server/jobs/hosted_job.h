@@ -1,7 +1,6 @@
 #ifndef GRADWATCH_SERVER_JOBS_HOSTED_JOB_H_
 #define GRADWATCH_SERVER_JOBS_HOSTED_JOB_H_
 
-#include <array>
 #include <atomic>
 #include <cstdint>
 #include <limits>
@@ -23,25 +22,9 @@
 #include "server/jobs/intervention_log.h"
 #include "server/jobs/notify.h"
 #include "server/jobs/step_log.h"
+#include "server/jobs/value_record.h"
 
 namespace gradwatch::jobs {
-
-// The largest value of the last 60 s, in buckets of a second: adding is O(1) and there is nothing
-// that a reader could take away from another.
-class MinuteMaximum {
- public:
-  void Add(absl::Time now, double value);
-  // 0 when there was none.
-  double At(absl::Time now) const;
-
- private:
-  static constexpr int64_t kSeconds = 60;
-  struct Bucket {
-    int64_t second = -1;
-    double maximum = 0.0;
-  };
-  std::array<Bucket, kSeconds> buckets_;
-};
 
 // What changes at every step. Small: it is copied whole.
 struct Progress {
@@ -57,7 +40,12 @@ struct Progress {
   std::shared_ptr<const v1::EvaluationResult> latest_evaluation;
   std::shared_ptr<const v1::EvaluationResult> best_evaluation;
   absl::Time last_step_time = absl::InfinitePast();
-  MinuteMaximum norm;
+  ValueRecord loss;
+  ValueRecord norm_before;
+  ValueRecord norm_after;
+  ValueRecord growth_factor;
+  ValueRecord update_ratio;
+  ValueRecord gradient_cosine;
 };
 
 // Something that is wanted of a running job at its next step boundary, and the answer.

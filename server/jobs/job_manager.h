@@ -22,6 +22,7 @@
 #include "server/jobs/dataset_store.h"
 #include "server/jobs/step_log.h"
 #include "server/jobs/trainer_factory.h"
+#include "server/jobs/value_record.h"
 
 namespace gradwatch::jobs {
 
@@ -47,8 +48,14 @@ struct JobLimits {
 
 // What the metrics show of one job; cheap to take, never blocks a trainer.
 struct JobSnapshot {
-  v1::Job job;                // With latest_stats.
-  double norm_max_60s = 0.0;  // Largest finite norm before clipping in the last 60 s.
+  v1::Job job;  // With latest_stats.
+  // Of the fields of StepStats with these names.
+  ValueSummary loss;
+  ValueSummary norm_before;
+  ValueSummary norm_after;
+  ValueSummary growth_factor;
+  ValueSummary update_ratio;
+  ValueSummary gradient_cosine;
   int64_t clipped_steps = 0;
   int64_t nonfinite_entries = 0;  // NaN or infinite gradient entries, all steps.
   absl::Time last_step_time = absl::InfinitePast();

@@ -404,7 +404,12 @@ JobSnapshot JobManager::Impl::Snapshot(const View& view) const {
   JobSnapshot snapshot;
   snapshot.job = Assemble(view);
   const Progress progress = view.hosted->GetProgress();
-  snapshot.norm_max_60s = progress.norm.At(now);
+  snapshot.loss = progress.loss.At(now);
+  snapshot.norm_before = progress.norm_before.At(now);
+  snapshot.norm_after = progress.norm_after.At(now);
+  snapshot.growth_factor = progress.growth_factor.At(now);
+  snapshot.update_ratio = progress.update_ratio.At(now);
+  snapshot.gradient_cosine = progress.gradient_cosine.At(now);
   snapshot.clipped_steps = progress.clipped_steps;
   snapshot.nonfinite_entries = progress.nonfinite_entries;
   snapshot.last_step_time = progress.last_step_time;

@@ -210,7 +210,12 @@ class JobManager::Impl::Worker {
     }
     progress.latest = record;
     progress.last_step_time = now;
-    if (std::isfinite(record->norm_before)) progress.norm.Add(now, record->norm_before);
+    progress.loss.Add(now, record->loss);
+    progress.norm_before.Add(now, record->norm_before);
+    progress.norm_after.Add(now, record->norm_after);
+    progress.growth_factor.Add(now, record->growth_factor);
+    progress.update_ratio.Add(now, record->update_ratio);
+    progress.gradient_cosine.Add(now, record->gradient_cosine);
   }
 
   void RecordFinalEvaluation() {

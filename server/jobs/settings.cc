@@ -173,6 +173,7 @@ v1::Job RequestedPart(const v1::Job& job) {
   if (job.has_training()) *part.mutable_training() = job.training();
   if (job.has_evaluation()) *part.mutable_evaluation() = job.evaluation();
   part.set_statistics_level(job.statistics_level());
+  if (job.has_diagnostics()) *part.mutable_diagnostics() = job.diagnostics();
   *part.mutable_rules() = job.rules();
   *part.mutable_custom_rules() = job.custom_rules();
   if (job.has_seed()) part.set_seed(job.seed());

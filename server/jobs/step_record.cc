@@ -30,7 +30,8 @@ CodedInputStream InputOf(absl::string_view wire) {
 
 bool IsDetail(uint32_t tag) {
   const int field = WireFormatLite::GetTagFieldNumber(tag);
-  return field == StepStats::kTensorsFieldNumber || field == StepStats::kLayersFieldNumber;
+  return field == StepStats::kTensorsFieldNumber || field == StepStats::kLayersFieldNumber ||
+         field == StepStats::kRecurrentFieldNumber || field == StepStats::kProbeFieldNumber;
 }
 
 bool ReadDouble(CodedInputStream* input, double* value) {
@@ -86,6 +87,12 @@ bool TakeField(uint32_t tag, CodedInputStream* input, StepRecord* record) {
       return ReadDouble(input, &record->norm_before);
     case StepStats::kNormAfterFieldNumber:
       return ReadDouble(input, &record->norm_after);
+    case StepStats::kUpdateRatioFieldNumber:
+      return ReadDouble(input, &record->update_ratio);
+    case StepStats::kGradientCosineFieldNumber:
+      return ReadDouble(input, &record->gradient_cosine);
+    case StepStats::kDistanceRatioFieldNumber:
+      return ReadDouble(input, &record->distance_ratio);
     case StepStats::kClippedFieldNumber:
       return ReadFlag(input, &record->clipped);
     case StepStats::kSkippedFieldNumber:
@@ -111,7 +118,8 @@ bool TakeField(uint32_t tag, CodedInputStream* input, StepRecord* record) {
 
 // Before the first TakeField, and after the last.
 void BeginFields(StepRecord* record) {
-  record->norm_after = record->growth_factor = std::numeric_limits<double>::quiet_NaN();
+  record->norm_after = record->growth_factor = record->update_ratio = record->gradient_cosine =
+      record->distance_ratio = std::numeric_limits<double>::quiet_NaN();
 }
 void EndFields(StepRecord* record) {
   record->nonfinite =
@@ -165,6 +173,11 @@ void FoldInterventions(const StepRecord& record, v1::FoldedStats* folded) {
     if (folded->interventions_size() == kFoldedInterventionsMax) return;
     folded->add_interventions()->Swap(&intervention);
   }
+}
+
+// Of a quantity that few jobs measure: the range does not exist where they do not.
+void FoldOptional(double value, v1::Range* (v1::FoldedStats::*range)(), v1::FoldedStats* folded) {
+  if (std::isfinite(value)) FoldValue(value, (folded->*range)());
 }
 
 }  // namespace
@@ -236,6 +249,9 @@ void Fold(const StepRecord& record, v1::FoldedStats* folded) {
   FoldValue(record.norm_before, folded->mutable_norm_before());
   FoldValue(record.norm_after, folded->mutable_norm_after());
   FoldValue(record.growth_factor, folded->mutable_growth_factor());
+  FoldOptional(record.update_ratio, &v1::FoldedStats::mutable_update_ratio, folded);
+  FoldOptional(record.gradient_cosine, &v1::FoldedStats::mutable_gradient_cosine, folded);
+  FoldOptional(record.distance_ratio, &v1::FoldedStats::mutable_distance_ratio, folded);
   folded->set_clipped_steps(folded->clipped_steps() + (record.clipped ? 1 : 0));
   folded->set_skipped_steps(folded->skipped_steps() + (record.skipped ? 1 : 0));
   folded->set_nonfinite_steps(folded->nonfinite_steps() + (record.nonfinite ? 1 : 0));

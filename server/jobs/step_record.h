@@ -25,14 +25,18 @@ struct StepRecord {
   // Wire bytes of one entry of StreamStatsResponse.steps: tag, length, `scalars`, `details`.
   absl::string_view wire;
   // Wire bytes of v1::StepStats that together make the whole record (the wire format merges
-  // concatenated messages); details hold `tensors` and `layers`.
+  // concatenated messages); details hold `tensors`, `layers`, `recurrent`
+  // and `probe`.
   absl::string_view scalars;
   absl::string_view details;
   // For folding, without parsing.
   double loss = 0.0;
   double norm_before = 0.0;
-  double norm_after = 0.0;     // NaN when absent.
-  double growth_factor = 0.0;  // NaN when absent.
+  double norm_after = 0.0;       // NaN when absent.
+  double growth_factor = 0.0;    // NaN when absent.
+  double update_ratio = 0.0;     // The same.
+  double gradient_cosine = 0.0;  // The same.
+  double distance_ratio = 0.0;   // The same.
   bool clipped = false;
   bool skipped = false;
   bool nonfinite = false;

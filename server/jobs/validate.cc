@@ -468,6 +468,10 @@ void CheckJobSettings(const v1::Job& job, std::vector<FieldViolation>* violation
   check.Whole("evaluation.every_steps", job.evaluation().every_steps(), 0, kStepLimitMax);
   check.Whole("evaluation.examples", job.evaluation().examples(), 1, kExamplesMax);
   check.Enum("statistics_level", job.statistics_level(), *v1::StatisticsLevel_descriptor());
+  check.Whole("diagnostics.recurrent_every_steps", job.diagnostics().recurrent_every_steps(), 0,
+              kStepLimitMax);
+  check.Whole("diagnostics.probe_every_steps", job.diagnostics().probe_every_steps(), 0,
+              kStepLimitMax);
   std::vector<alerts::SettingsProblem> problems;
   alerts::CheckRuleSettings(job.rules(), "rules", &problems);
   alerts::CheckCustomRules(job, "custom_rules", &problems);

@@ -3,12 +3,27 @@
 #include "server/base/check.h"
 
 namespace gradwatch::metrics {
+namespace {
 
-void FamilySet::Family::Add(double value, LabelList labels) {
+prometheus::ClientMetric WithLabels(LabelList labels) {
   prometheus::ClientMetric metric;
   for (const auto& [name, text] : labels) {
     metric.label.push_back({std::string(name), std::string(text)});
   }
+  return metric;
+}
+
+}  // namespace
+
+void FamilySet::Family::AddSummary(int64_t count, double sum, LabelList labels) {
+  prometheus::ClientMetric metric = WithLabels(labels);
+  metric.summary.sample_count = static_cast<uint64_t>(count);
+  metric.summary.sample_sum = sum;
+  proto.metric.push_back(std::move(metric));
+}
+
+void FamilySet::Family::Add(double value, LabelList labels) {
+  prometheus::ClientMetric metric = WithLabels(labels);
   if (proto.type == prometheus::MetricType::Counter) {
     metric.counter.value = value;
   } else {
@@ -23,6 +38,10 @@ FamilySet::Family& FamilySet::Counter(absl::string_view name, absl::string_view 
 
 FamilySet::Family& FamilySet::Gauge(absl::string_view name, absl::string_view help) {
   return Declare(name, help, prometheus::MetricType::Gauge);
+}
+
+FamilySet::Family& FamilySet::Summary(absl::string_view name, absl::string_view help) {
+  return Declare(name, help, prometheus::MetricType::Summary);
 }
 
 FamilySet::Family& FamilySet::Declare(absl::string_view name, absl::string_view help,
@@ -40,7 +59,10 @@ FamilySet::Family& FamilySet::Declare(absl::string_view name, absl::string_view 
 
 size_t FamilySet::series() const {
   size_t count = 0;
-  for (const Family& family : families_) count += family.proto.metric.size();
+  for (const Family& family : families_) {
+    const bool summary = family.proto.type == prometheus::MetricType::Summary;
+    count += family.proto.metric.size() * (summary ? 2 : 1);  // A sum and a count.
+  }
   return count;
 }
 

@@ -1,6 +1,7 @@
 #ifndef GRADWATCH_SERVER_METRICS_FAMILIES_H_
 #define GRADWATCH_SERVER_METRICS_FAMILIES_H_
 
+#include <deque>
 #include <initializer_list>
 #include <map>
 #include <string>
@@ -23,11 +24,14 @@ class FamilySet {
     prometheus::MetricFamily proto;
 
     void Add(double value, LabelList labels = {});
+    // Of a summary.
+    void AddSummary(int64_t count, double sum, LabelList labels);
   };
 
-  // The family `name`; its help and type are those of the first call.
+  // The family `name`; its help and type are those of the first call. Valid until Take.
   Family& Counter(absl::string_view name, absl::string_view help);
   Family& Gauge(absl::string_view name, absl::string_view help);
+  Family& Summary(absl::string_view name, absl::string_view help);
 
   // Series in all families.
   size_t series() const;
@@ -41,7 +45,7 @@ class FamilySet {
  private:
   Family& Declare(absl::string_view name, absl::string_view help, prometheus::MetricType type);
 
-  std::vector<Family> families_;
+  std::deque<Family> families_;  // A family stays where it is when others come.
   std::map<std::string, size_t, std::less<>> index_;
 };
 

@@ -75,6 +75,68 @@ void AddInterventions(const jobs::JobSnapshot& snapshot, FamilySet* out) {
   }
 }
 
+// The families that say what a value did between two scrapes.
+struct BetweenScrapes {
+  FamilySet::Family& minimum;
+  FamilySet::Family& maximum;
+
+  void Add(const jobs::ValueSummary& value, LabelList labels) {
+    if (!value.last_60s.has_value()) return;
+    minimum.Add(value.last_60s->minimum, labels);
+    maximum.Add(value.last_60s->maximum, labels);
+  }
+};
+
+// Extremes, sum and count of what the newest step alone would hide.
+void AddBetweenScrapes(const jobs::JobSnapshot& snapshot, FamilySet* out) {
+  const absl::string_view id = JobId(snapshot.job);
+  const LabelList job = {{"job_id", id}};
+  const LabelList before = {{"job_id", id}, {"point", "pre_clip"}};
+  const LabelList after = {{"job_id", id}, {"point", "post_clip"}};
+
+  BetweenScrapes{out->Gauge("gradwatch_job_loss_min", "Smallest loss in the last 60 seconds."),
+                 out->Gauge("gradwatch_job_loss_max", "Largest loss in the last 60 seconds.")}
+      .Add(snapshot.loss, job);
+  out->Summary("gradwatch_job_loss_steps", "Finite losses of all steps so far.")
+      .AddSummary(snapshot.loss.count, snapshot.loss.sum, job);
+
+  BetweenScrapes norm{
+      out->Gauge("gradwatch_gradient_norm_min", "Smallest norm in the last 60 seconds."),
+      out->Gauge("gradwatch_gradient_norm_max", "Largest norm in the last 60 seconds.")};
+  norm.Add(snapshot.norm_before, before);
+  norm.Add(snapshot.norm_after, after);
+  auto& norms = out->Summary("gradwatch_gradient_norm_steps", "Finite norms of all steps so far.");
+  norms.AddSummary(snapshot.norm_before.count, snapshot.norm_before.sum, before);
+  norms.AddSummary(snapshot.norm_after.count, snapshot.norm_after.sum, after);
+
+  if (snapshot.growth_factor.count > 0) {
+    BetweenScrapes{out->Gauge("gradwatch_gradient_growth_factor_min",
+                              "Smallest growth factor in the last 60 seconds."),
+                   out->Gauge("gradwatch_gradient_growth_factor_max",
+                              "Largest growth factor in the last 60 seconds.")}
+        .Add(snapshot.growth_factor, job);
+    out->Summary("gradwatch_gradient_growth_factor_steps", "Growth factors of all steps so far.")
+        .AddSummary(snapshot.growth_factor.count, snapshot.growth_factor.sum, job);
+  }
+  if (snapshot.update_ratio.count > 0) {
+    BetweenScrapes{out->Gauge("gradwatch_weight_update_ratio_min",
+                              "Smallest update ratio in the last 60 seconds."),
+                   out->Gauge("gradwatch_weight_update_ratio_max",
+                              "Largest update ratio in the last 60 seconds.")}
+        .Add(snapshot.update_ratio, job);
+    out->Summary("gradwatch_weight_update_ratio_steps", "Update ratios of all steps so far.")
+        .AddSummary(snapshot.update_ratio.count, snapshot.update_ratio.sum, job);
+  }
+  // Without a sum: cosines below 0 would make it fall, which a reader takes for a restart.
+  if (snapshot.gradient_cosine.count > 0) {
+    BetweenScrapes{out->Gauge("gradwatch_gradient_cosine_min",
+                              "Smallest cosine of successive gradients in the last 60 seconds."),
+                   out->Gauge("gradwatch_gradient_cosine_max",
+                              "Largest cosine of successive gradients in the last 60 seconds.")}
+        .Add(snapshot.gradient_cosine, job);
+  }
+}
+
 void AddNewestStep(const jobs::JobSnapshot& snapshot, FamilySet* out) {
   const v1::Job& job = snapshot.job;
   if (!job.has_latest_stats()) return;
@@ -95,15 +157,27 @@ void AddNewestStep(const jobs::JobSnapshot& snapshot, FamilySet* out) {
   if (stats.has_norm_after()) {
     norm.Add(stats.norm_after(), {{"job_id", id}, {"point", "post_clip"}});
   }
-  out->Gauge("gradwatch_gradient_norm_max",
-             "Largest finite norm before clipping in the last 60 seconds.")
-      .Add(snapshot.norm_max_60s, {{"job_id", id}});
   if (stats.has_last_finite_norm()) {
     out->Gauge("gradwatch_gradient_last_finite_norm", "The newest finite norm before clipping.")
         .Add(stats.last_finite_norm(), {{"job_id", id}});
   }
   out->Gauge("gradwatch_gradient_clip_ratio", "Clipped steps over all steps so far, 0 to 1.")
       .Add(job.clip_rate(), {{"job_id", id}});
+  if (stats.has_update_ratio()) {
+    out->Gauge("gradwatch_weight_update_ratio", "Norm of the newest update over the weights' norm.")
+        .Add(stats.update_ratio(), {{"job_id", id}});
+  }
+  if (stats.has_gradient_cosine()) {
+    out->Gauge("gradwatch_gradient_cosine",
+               "Cosine between the gradients of the newest step and the one before.")
+        .Add(stats.gradient_cosine(), {{"job_id", id}});
+  }
+  if (stats.has_distance_ratio()) {
+    out->Gauge("gradwatch_weight_distance_ratio",
+               "Distance of the weights from the first ones over the norm of those.")
+        .Add(stats.distance_ratio(), {{"job_id", id}});
+  }
+  AddBetweenScrapes(snapshot, out);
   if (!stats.has_growth()) return;
   out->Gauge("gradwatch_gradient_growth_factor",
              "Growth of the gradient for each time step that it goes back; "

@@ -203,6 +203,7 @@ void Network<S>::Impl::RecordStates(int member, Layer& layer, int64_t t) {
     const int64_t position = layout_.first(t) + b;
     layer.recorder.RecordStates(member, position, Positions(layer.h) + position * hidden_,
                                 Lstm() ? Positions(layer.c) + position * hidden_ : nullptr,
+                                Lstm() ? layer.c_tanh.data() + position * hidden_ : nullptr,
                                 static_cast<const S*>(layer.gates.data() + position * gate_rows_));
   }
 }

@@ -1,6 +1,8 @@
 #include "server/nn/network.h"
 
 #include <algorithm>
+#include <cmath>
+#include <limits>
 #include <utility>
 
 #include "server/base/check.h"
@@ -122,10 +124,33 @@ double Network<S>::Impl::ForwardBackward(const Batch& batch, Detail detail) {
     RunBackward(member);
   });
   for (Layer& layer : layers_) {
-    traces_[static_cast<size_t>(layer.index)] = layer.recorder.Finish(layout_);
+    LayerTrace& trace = traces_[static_cast<size_t>(layer.index)];
+    trace = layer.recorder.Finish(layout_);
+    if (detail == Detail::kFull) MeasureCarriedStates(batch, layer, &trace);
   }
   loss_ = SumLosses();
   return loss_;
+}
+
+// The states that a run began from stand in front of the others.
+template <typename S>
+void Network<S>::Impl::MeasureCarriedStates(const Batch& batch, Layer& layer, LayerTrace* trace) {
+  trace->state_similarity = layer.recorder.Similarity(StateH(layer), layout_.rows());
+  trace->hidden_drift = Drift(batch, layer.h.data(), StateH(layer));
+  if (Lstm()) trace->cell_drift = Drift(batch, layer.c.data(), StateC(layer));
+}
+
+template <typename S>
+double Network<S>::Impl::Drift(const Batch& batch, const S* before, const S* after) const {
+  Squares from;
+  Squares to;
+  for (int64_t b = 0; b < layout_.rows(); ++b) {
+    if (batch.restart[static_cast<size_t>(b)] != 0) continue;
+    AddSquares(before + b * hidden_, hidden_, &from);
+    AddSquares(after + b * hidden_, hidden_, &to);
+  }
+  if (!(from.Total() > 0.0)) return std::numeric_limits<double>::quiet_NaN();
+  return 0.5 * std::log(to.Total() / from.Total());
 }
 
 template <typename S>

@@ -58,6 +58,24 @@ struct LayerTrace {
   // values lie between -1 and 1, of their magnitudes.
   std::array<double, kGatesMax> gate_closed{};
   std::array<double, kGatesMax> gate_open{};
+  // Mean of the gate's values (of the candidate's magnitudes), within 2e-6; and the share of the
+  // units whose own mean is below 0.05.
+  std::array<double, kGatesMax> gate_mean{};
+  std::array<double, kGatesMax> gate_closed_units{};
+  // How many time steps a unit keeps its state: -1 / ln(mean of its f, GRU z), infinite from a mean
+  // of 1; the median over units, and the largest. NaN for the plain cells.
+  double keep_time_constant = std::numeric_limits<double>::quiet_NaN();
+  double keep_time_constant_max = std::numeric_limits<double>::quiet_NaN();
+  // Mean over all valid (t, row, unit) of phi'(a) / phi'(0), of the function that makes the state:
+  // the cell's own, tanh(c) of the LSTM, n of the GRU; ReLU: the share of h above 0.
+  double activation_slope = std::numeric_limits<double>::quiet_NaN();
+  // Mean cosine over the pairs of rows between their h after their last valid step; rows of zeros
+  // are left out. NaN with fewer than two others.
+  double state_similarity = std::numeric_limits<double>::quiet_NaN();
+  // ln(RMS of h after the last valid step / RMS of h before the first) over the rows that did not
+  // restart; the same of c for the LSTM. NaN when there is no such row, or its state was zero.
+  double hidden_drift = std::numeric_limits<double>::quiet_NaN();
+  double cell_drift = std::numeric_limits<double>::quiet_NaN();
 };
 
 // Where the first NaN or infinity came up.

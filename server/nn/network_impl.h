@@ -205,6 +205,10 @@ class Network<S>::Impl {
   void BiasGradient(int member, const Layer& layer);
   void TokenGradient(int member, const Layer& layer);
 
+  // --- What the trace says of the states from window to window.
+  void MeasureCarriedStates(const Batch& batch, Layer& layer, LayerTrace* trace);
+  double Drift(const Batch& batch, const S* before, const S* after) const;
+
   // --- The search for the first NaN.
   std::optional<NonFinite> NonFiniteInput() const;
   std::optional<NonFinite> NonFiniteStates(const Layer& layer) const;

@@ -87,11 +87,12 @@ Plan Plan::Of(const NetworkConfig& config, int64_t rows, int64_t time_steps, int
   plan.trace_doubles =
       SaturatingAdd(times(kTraceArrays, time_steps), times(kTraceValues, positions));
   // First position of each time step (8 bytes), segments (24), slot of each position and token (4),
-  // for each member and layer one flag per unit and some counters.
+  // for each member and layer one flag per unit and some counters, and the means of gates.
   plan.index_bytes =
       Sum({times(SaturatingAdd(time_steps, 1), 8 + 24), tokens ? times(4, positions) : 0,
            tokens ? times(4, SaturatingAdd(config.vocabulary, slots)) : 0,
-           times(times(config.layers, members), SaturatingAdd(hidden, 576))});
+           times(times(config.layers, members), SaturatingAdd(hidden, 576)),
+           times(config.layers, TraceRecorder::UnitBytesOf(config.cell, hidden, members))});
   return plan;
 }
 

@@ -83,16 +83,25 @@ TraceRecorder::TraceRecorder(Cell cell, int64_t hidden, int64_t truncation, int6
       values_(kTraceValues * positions_max),
       arrays_(kTraceArrays * time_steps_max),
       counts_(members_max),
-      alive_(members_max * hidden) {}
+      alive_(members_max * hidden),
+      gate_means_(CountedGatesOf(cell) * hidden, members_max),
+      unit_work_(hidden) {}
+
+int64_t TraceRecorder::UnitBytesOf(Cell cell, int64_t hidden, int members) {
+  return SaturatingAdd(
+      UnitMeans::MemoryBytesOf(SaturatingMultiply(CountedGatesOf(cell), hidden), members),
+      SaturatingMultiply(hidden, static_cast<int64_t>(sizeof(double))));
+}
 
 void TraceRecorder::Begin(Detail detail) {
   detail_ = detail;
   std::fill_n(counts_.data(), members_max_, Counts{});
   std::fill_n(alive_.data(), alive_.size(), uint8_t{0});
+  if (detail == Detail::kFull) gate_means_.Clear();
 }
 
-int TraceRecorder::CountedGates() const {
-  return cell_ == Cell::kRnnSigmoid || GatesOf(cell_) > 1 ? GatesOf(cell_) : 0;
+int TraceRecorder::CountedGatesOf(Cell cell) {
+  return cell == Cell::kRnnSigmoid || GatesOf(cell) > 1 ? GatesOf(cell) : 0;
 }
 
 // The gate that ends in tanh: n of the GRU, g of the LSTM.
@@ -125,7 +134,7 @@ void TraceRecorder::CountGates(Counts* counts, const S* h, const S* gates) const
 
 template <typename S>
 void TraceRecorder::RecordStates(int member, int64_t position, const S* h, const S* c,
-                                 const S* gates) {
+                                 const S* c_tanh, const S* gates) {
   Counts* const counts = &counts_[member];
   Squares hidden;
   AddSquares(h, hidden_, &hidden);
@@ -149,6 +158,28 @@ void TraceRecorder::RecordStates(int member, int64_t position, const S* h, const
         &counts->saturated);
   }
   CountGates(counts, h, gates);
+  if (CountedGates() > 0) gate_means_.Add(member, cell_ == Cell::kRnnSigmoid ? h : gates);
+  if (!HasKeepGate()) return;
+  Squares activation;
+  AddSquares(cell_ == Cell::kLstm ? c_tanh : gates + 2 * hidden_, hidden_, &activation);
+  At(kActivation, position) = activation.Total();
+}
+
+template <typename S>
+double TraceRecorder::Similarity(const S* states, int64_t rows) {
+  double* const sum = unit_work_.data();
+  std::fill_n(sum, hidden_, 0.0);
+  double count = 0.0;
+  for (int64_t b = 0; b < rows; ++b) {
+    const S* const row = states + b * hidden_;
+    const double norm = std::sqrt(DotProduct(row, row, hidden_));
+    if (norm == 0.0) continue;
+    count += 1.0;
+    AddMultiple(1.0 / norm, row, hidden_, sum);
+  }
+  if (count < 2.0) return kNaN;
+  // The square of the sum has every pair twice and, `count` times, a row with itself.
+  return (DotProduct(sum, sum, hidden_) - count) / (count * (count - 1.0));
 }
 
 double TraceRecorder::SumOf(const BatchLayout& layout, Value value, int64_t t, int64_t rows) {
@@ -244,6 +275,50 @@ void TraceRecorder::FinishShares(const BatchLayout& layout, LayerTrace* trace) c
   }
 }
 
+// A gate that is not a number makes the state none, too: then there is no mean.
+void TraceRecorder::FinishGates(int64_t positions, LayerTrace* trace) {
+  const auto is_nan = [](double rms) { return std::isnan(rms); };
+  const bool broken = std::any_of(trace->hidden_rms.begin(), trace->hidden_rms.end(), is_nan);
+  for (int gate = 0; gate < trace->gates; ++gate) {
+    double sum = 0.0;
+    int64_t closed = 0;
+    for (int64_t i = 0; i < hidden_; ++i) {
+      const double mean = gate_means_.Mean(gate * hidden_ + i, positions);
+      sum += mean;
+      closed += mean < kGateClosed ? 1 : 0;
+    }
+    const auto at = static_cast<size_t>(gate);
+    const auto units = static_cast<double>(hidden_);
+    trace->gate_mean[at] = broken ? kNaN : sum / units;
+    trace->gate_closed_units[at] = broken ? kNaN : static_cast<double>(closed) / units;
+  }
+  if (HasKeepGate() && !broken) FinishTimeConstants(positions, trace);
+}
+
+// The gate that keeps the state comes second in both cells: f of i f g o, z of r z n.
+void TraceRecorder::FinishTimeConstants(int64_t positions, LayerTrace* trace) {
+  double* const constants = unit_work_.data();
+  for (int64_t i = 0; i < hidden_; ++i) {
+    const double mean = gate_means_.Mean(hidden_ + i, positions);
+    constants[i] = mean < 1.0 ? -1.0 / std::log(mean) : std::numeric_limits<double>::infinity();
+  }
+  double* const middle = constants + hidden_ / 2;
+  std::nth_element(constants, middle, constants + hidden_);
+  trace->keep_time_constant = *middle;
+  trace->keep_time_constant_max = *std::max_element(middle, constants + hidden_);
+}
+
+double TraceRecorder::ActivationSlope(const BatchLayout& layout, const LayerTrace& trace) {
+  if (cell_ == Cell::kRnnRelu) return 1.0 - trace.saturated_share;
+  const Value squares = HasKeepGate() ? kActivation : kHidden;
+  double sum = 0.0;
+  for (int64_t t = 0; t < layout.time_steps(); ++t)
+    sum += SumOf(layout, squares, t, layout.valid(t));
+  const double mean_square = sum / static_cast<double>(layout.positions() * hidden_);
+  if (cell_ == Cell::kRnnSigmoid) return 4.0 * (trace.gate_mean[0] - mean_square);
+  return 1.0 - mean_square;
+}
+
 LayerTrace TraceRecorder::Finish(const BatchLayout& layout) {
   LayerTrace trace;
   if (detail_ == Detail::kNone) return trace;
@@ -251,11 +326,16 @@ LayerTrace TraceRecorder::Finish(const BatchLayout& layout) {
   if (detail_ != Detail::kFull) return trace;
   FinishStates(layout, &trace);
   FinishShares(layout, &trace);
+  FinishGates(layout.positions(), &trace);
+  trace.activation_slope = ActivationSlope(layout, trace);
   return trace;
 }
 
-template void TraceRecorder::RecordStates(int, int64_t, const float*, const float*, const float*);
-template void TraceRecorder::RecordStates(int, int64_t, const double*, const double*,
+template void TraceRecorder::RecordStates(int, int64_t, const float*, const float*, const float*,
+                                          const float*);
+template void TraceRecorder::RecordStates(int, int64_t, const double*, const double*, const double*,
                                           const double*);
+template double TraceRecorder::Similarity(const float*, int64_t);
+template double TraceRecorder::Similarity(const double*, int64_t);
 
 }  // namespace gradwatch::nn

@@ -8,11 +8,12 @@
 #include "server/nn/batch_layout.h"
 #include "server/nn/buffer.h"
 #include "server/nn/network.h"
+#include "server/nn/unit_means.h"
 
 namespace gradwatch::nn {
 
 // Values for each position in a layer's trace, see TraceRecorder.
-constexpr int kTraceValues = 7;
+constexpr int kTraceValues = 8;
 
 // Collects what LayerTrace shows of one layer, from several threads: each gives the rows that are
 // its own. Allocates only in its constructor.
@@ -28,9 +29,18 @@ class TraceRecorder {
   Detail detail() const { return detail_; }
   void SetTruncation(int64_t truncation) { truncation_ = truncation; }
 
-  // What one position has just computed: `h`, `c` [H] (c null without a cell state), `gates` [G*H].
+  // What one position has just computed: `h`, `c`, `c_tanh` [H] (null without a cell state),
+  // `gates` [G*H].
   template <typename S>
-  void RecordStates(int member, int64_t position, const S* h, const S* c, const S* gates);
+  void RecordStates(int member, int64_t position, const S* h, const S* c, const S* c_tanh,
+                    const S* gates);
+
+  // Mean cosine over the pairs of `rows` rows [rows, H]; see LayerTrace::state_similarity.
+  template <typename S>
+  double Similarity(const S* states, int64_t rows);
+
+  // What a recorder holds for the means of gates, in bytes; saturates.
+  static int64_t UnitBytesOf(Cell cell, int64_t hidden, int members);
 
   // The carry that arrives at a position, and the whole adjoint there; c all zero where there is
   // none.
@@ -46,8 +56,17 @@ class TraceRecorder {
   LayerTrace Finish(const BatchLayout& layout);
 
  private:
-  enum Value { kCarry, kAdjointH, kAdjointC, kHidden, kHiddenMax, kCell, kCellMax };
-  static_assert(kCellMax + 1 == kTraceValues);
+  enum Value {
+    kCarry,
+    kAdjointH,
+    kAdjointC,
+    kHidden,
+    kHiddenMax,
+    kCell,
+    kCellMax,
+    kActivation,  // Squares of c_tanh or n: what else makes the state is in kHidden.
+  };
+  static_assert(kActivation + 1 == kTraceValues);
 
   // What one member counted, in lanes that are summed at the end. As many as the widest vector has;
   // a member writes to cache lines of its own.
@@ -63,7 +82,9 @@ class TraceRecorder {
   double* Array(int index) { return arrays_.data() + index * time_steps_max_; }
   template <typename S>
   void CountGates(Counts* counts, const S* h, const S* gates) const;
-  int CountedGates() const;
+  static int CountedGatesOf(Cell cell);
+  int CountedGates() const { return CountedGatesOf(cell_); }
+  bool HasKeepGate() const { return cell_ == Cell::kLstm || cell_ == Cell::kGru; }
   bool IsCandidate(int gate) const;
   // Over the first `rows` rows of time step t, in order.
   double SumOf(const BatchLayout& layout, Value value, int64_t t, int64_t rows);
@@ -72,6 +93,9 @@ class TraceRecorder {
   void FinishGradients(const BatchLayout& layout, LayerTrace* trace);
   void FinishStates(const BatchLayout& layout, LayerTrace* trace);
   void FinishShares(const BatchLayout& layout, LayerTrace* trace) const;
+  void FinishGates(int64_t positions, LayerTrace* trace);
+  void FinishTimeConstants(int64_t positions, LayerTrace* trace);
+  double ActivationSlope(const BatchLayout& layout, const LayerTrace& trace);
 
   const Cell cell_;
   const int64_t hidden_;
@@ -79,10 +103,12 @@ class TraceRecorder {
   const int64_t positions_max_;
   const int64_t time_steps_max_;
   const int members_max_;
-  Buffer<double> values_;  // [kTraceValues, positions]
-  Buffer<double> arrays_;  // [kTraceArrays, T]
-  Buffer<Counts> counts_;  // [members]
-  Buffer<uint8_t> alive_;  // [members, H]: the unit was above 0 somewhere.
+  Buffer<double> values_;     // [kTraceValues, positions]
+  Buffer<double> arrays_;     // [kTraceArrays, T]
+  Buffer<Counts> counts_;     // [members]
+  Buffer<uint8_t> alive_;     // [members, H]: the unit was above 0 somewhere.
+  UnitMeans gate_means_;      // [gates, H]
+  Buffer<double> unit_work_;  // [H]
   Detail detail_ = Detail::kNone;
 };
 

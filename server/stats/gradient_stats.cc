@@ -249,6 +249,21 @@ double CombineNorms(absl::Span<const double> norms) {
   return std::sqrt(sum);
 }
 
+template <typename S>
+void AddGateSquares(absl::Span<const S> part, int64_t begin, int64_t gate_size, Squares* gates) {
+  const auto size = static_cast<int64_t>(part.size());
+  for (int64_t at = 0; at < size;) {
+    const int64_t gate = (begin + at) / gate_size;
+    const int64_t n = std::min(size - at, (gate + 1) * gate_size - (begin + at));
+    gradwatch::AddSquares(part.data() + at, n, &gates[gate]);
+    at += n;
+  }
+}
+
+template GRADWATCH_ENGINE_API void AddGateSquares(absl::Span<const float>, int64_t, int64_t,
+                                                  Squares*);
+template GRADWATCH_ENGINE_API void AddGateSquares(absl::Span<const double>, int64_t, int64_t,
+                                                  Squares*);
 template GRADWATCH_ENGINE_API void SummarizeChunk(absl::Span<const float>, bool,
                                                   ChunkSummary<float>*);
 template GRADWATCH_ENGINE_API void SummarizeChunk(absl::Span<const double>, bool,

@@ -51,6 +51,8 @@ class Optimizer {
     // What Apply measures on its way.
     bool measure_gradients = false;
     bool measure_weights = true;
+    // One for each weight, or empty: the distance from them is measured.
+    absl::Span<const S> first_weights;
   };
 
   // L2 norms of one parameter, summed in double; 0 where not measured.
@@ -58,6 +60,7 @@ class Optimizer {
     double gradient = 0.0;  // After the factor, as rounded.
     double weight = 0.0;    // Before the update.
     double change = 0.0;    // Of the weights, as rounded.
+    double distance = 0.0;  // From the first weights, after the update.
   };
 
   // Index of the first parameter that would get a weight, or an entry of the
@@ -89,7 +92,7 @@ class Optimizer {
     int64_t begin = 0;
     int64_t size = 0;
     // What Apply found there.
-    Squares gradients{}, weights{}, changes{};
+    Squares gradients{}, weights{}, changes{}, distances{};
     double largest_weight = 0.0;
     double largest_state[2] = {};
   };

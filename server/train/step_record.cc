@@ -24,6 +24,20 @@ double Largest(absl::Span<const double> values, double floor) {
   return floor;
 }
 
+// NaN is what a trace does not have.
+void FillUnitStats(const nn::LayerTrace& trace, v1::LayerTimeStats* message) {
+  const auto fill = [message](double value, void (v1::LayerTimeStats::*set)(double)) {
+    if (!std::isnan(value)) (message->*set)(value);
+  };
+  fill(trace.keep_time_constant, &v1::LayerTimeStats::set_keep_time_constant);
+  fill(trace.keep_time_constant_max, &v1::LayerTimeStats::set_keep_time_constant_max);
+  fill(trace.activation_slope, &v1::LayerTimeStats::set_activation_slope);
+  fill(trace.state_similarity, &v1::LayerTimeStats::set_state_similarity);
+  fill(trace.hidden_drift, &v1::LayerTimeStats::set_hidden_drift);
+  fill(trace.cell_drift, &v1::LayerTimeStats::set_cell_drift);
+  fill(trace.dead_share, &v1::LayerTimeStats::set_dead_unit_share);
+}
+
 }  // namespace
 
 void ClearRecord(v1::StepStats* record) {
@@ -80,7 +94,10 @@ void FillLayerTimeStats(const nn::Network<S>& network, v1::StepStats* record) {
     for (int gate = 0; gate < trace.gates; ++gate) {
       message->add_gate_closed_share(trace.gate_closed[static_cast<size_t>(gate)]);
       message->add_gate_open_share(trace.gate_open[static_cast<size_t>(gate)]);
+      message->add_gate_mean(trace.gate_mean[static_cast<size_t>(gate)]);
+      message->add_gate_closed_unit_share(trace.gate_closed_units[static_cast<size_t>(gate)]);
     }
+    FillUnitStats(trace, message);
     message->set_hidden_max_abs(Largest(trace.cell_max, Largest(trace.hidden_max, 0.0)));
     ++layer;
   }

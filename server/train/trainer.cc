@@ -1,6 +1,7 @@
 #include "server/train/trainer.h"
 
 #include <algorithm>
+#include <array>
 #include <charconv>
 #include <cmath>
 #include <limits>
@@ -28,9 +29,12 @@
 #include "server/train/flat_bytes.h"
 #include "server/train/job_network.h"
 #include "server/train/ladder.h"
+#include "server/train/last_step_probe.h"
 #include "server/train/optimizer.h"
 #include "server/train/recovery_points.h"
+#include "server/train/recurrent_spectrum.h"
 #include "server/train/schedule.h"
+#include "server/train/step_comparison.h"
 #include "server/train/step_record.h"
 
 namespace gradwatch::train {
@@ -40,13 +44,16 @@ namespace {
 // vectors.
 constexpr int64_t kFixedBytes = 64 << 10;
 
-constexpr int64_t kStatisticsStateVersion = 1;
+constexpr int64_t kStatisticsStateVersion = 2;
 
 // Never more than the machine has.
 int ThreadsUsefulOf(const nn::NetworkConfig& config, const data::TaskShape& shape) {
   const auto cores = static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
   return std::min(cores, nn::ThreadsUsefulOf(config, shape.rows_max, shape.time_steps));
 }
+
+// Whether it is time for what is done at every step whose number is a multiple of `every`; 0 never.
+bool IsDue(int64_t step, int64_t every) { return every > 0 && step % every == 0; }
 
 nn::Detail DetailOf(v1::StatisticsLevel level) {
   switch (level) {
@@ -88,10 +95,28 @@ class TrainerOf final : public Trainer {
   absl::Status Load(const v1::Checkpoint& checkpoint);
 
  private:
+  // A part of the gradients, and what is known of it.
+  struct Chunk {
+    absl::Span<const S> gradient;
+    int64_t offset = 0;     // In the flat buffer.
+    int64_t begin = 0;      // In its tensor.
+    int64_t gate_size = 0;  // As GateSizeOf.
+    std::array<Squares, nn::kGatesMax> gates;
+  };
+
   bool basic() const { return job_.statistics_level() != v1::STATISTICS_LEVEL_OFF; }
   bool full() const { return job_.statistics_level() == v1::STATISTICS_LEVEL_FULL; }
   bool EvaluationIsDue() const;
+  bool ProbeIsDue() const {
+    return basic() && IsDue(step_, job_.diagnostics().probe_every_steps());
+  }
+  bool LossAtLastStep() const { return network_.config().loss_at == nn::LossAt::kLastStep; }
 
+  void PlanChunks();
+  nn::Detail DetailOfStep() const;
+  void Probe(v1::StepStats* stats);
+  void MeasureChunk(size_t index);
+  void FillGateNorms(absl::Span<const Chunk> chunks, v1::TensorStats* message) const;
   void MeasureGradients(v1::StepStats* stats);
   void MeasureWeights(v1::StepStats* stats);
   void MeasureThroughTime(v1::StepStats* stats);
@@ -116,6 +141,8 @@ class TrainerOf final : public Trainer {
   void RollBack(v1::Intervention* action);
 
   absl::Span<const S> Part(absl::Span<const S> flat, size_t parameter) const;
+  int64_t GateSizeOf(const nn::Parameter& parameter) const;
+  bool LoadStatistics(const v1::Checkpoint& checkpoint);
   bool FitsJob(const v1::Checkpoint& checkpoint) const;
 
   // Constant after construction, but for what ApplySettings takes over.
@@ -137,6 +164,10 @@ class TrainerOf final : public Trainer {
 
   std::optional<Ladder> ladder_;
   std::optional<RecoveryPoints<S>> points_;
+  // Absent when the job does not ask for them.
+  std::optional<StepComparison<S>> comparison_;
+  std::optional<RecurrentSpectrum> spectrum_;
+  std::optional<LastStepProbe<S>> probe_;
 
   // Work memory of one step.
   Batch batch_;
@@ -146,8 +177,10 @@ class TrainerOf final : public Trainer {
   std::vector<double> weight_norms_;
   std::vector<double> change_norms_;
   std::vector<typename Optimizer<S>::Norms> update_norms_;
-  // The gradients' parts, tensor by tensor, and what is known of each.
-  std::vector<absl::Span<const S>> chunks_;
+  std::vector<double> distances_;
+  // The gradients, tensor by tensor.
+  std::vector<Chunk> chunks_;
+  std::vector<size_t> chunks_of_;  // How many a tensor has.
   std::vector<stats::ChunkSummary<S>> chunk_summaries_;
   std::vector<stats::LayerCarry> carries_;
   stats::Growth growth_;
@@ -175,18 +208,25 @@ TrainerOf<S>::TrainerOf(const v1::Job& job, std::unique_ptr<data::Source> source
   weight_norms_.resize(parameters.size());
   change_norms_.resize(parameters.size());
   update_norms_.resize(parameters.size());
+  distances_.resize(parameters.size());
   carries_.resize(static_cast<size_t>(network_.config().layers));
   for (const nn::Parameter& parameter : parameters) {
     const auto offset = static_cast<size_t>(parameter.offset);
     const auto size = static_cast<size_t>(parameter.size);
     blocks_.push_back({parameter.name, network_.gradients().subspan(offset, size),
                        network_.weights().subspan(offset, size), parameter.shape});
-    const absl::Span<const S> gradient = network_.gradients().subspan(offset, size);
-    for (size_t begin = 0; begin < size; begin += stats::kChunk) {
-      chunks_.push_back(gradient.subspan(begin, stats::kChunk));
-    }
   }
-  chunk_summaries_.resize(chunks_.size());
+  PlanChunks();
+  const v1::Diagnostics& diagnostics = job.diagnostics();
+  if (diagnostics.compare_steps()) {
+    comparison_.emplace(network_.weights(), parameters, chunks_.size());
+  }
+  if (diagnostics.recurrent_every_steps() > 0) {
+    spectrum_.emplace(network_.config(), parameters, &team_);
+  }
+  if (diagnostics.probe_every_steps() > 0 && !LossAtLastStep()) {
+    probe_.emplace(network_, shape_.rows_max * shape_.time_steps);
+  }
   if (job.has_ladder()) {
     ladder_.emplace(job.ladder());
     points_.emplace(job.ladder().checkpoints(), static_cast<int64_t>(network_.weights().size()),
@@ -195,9 +235,47 @@ TrainerOf<S>::TrainerOf(const v1::Job& job, std::unique_ptr<data::Source> source
 }
 
 template <typename S>
+void TrainerOf<S>::PlanChunks() {
+  for (const nn::Parameter& parameter : network_.parameters()) {
+    const size_t before = chunks_.size();
+    for (int64_t begin = 0; begin < parameter.size; begin += stats::kChunk) {
+      Chunk chunk;
+      chunk.offset = parameter.offset + begin;
+      chunk.begin = begin;
+      chunk.gate_size = GateSizeOf(parameter);
+      chunk.gradient = network_.gradients().subspan(
+          static_cast<size_t>(chunk.offset),
+          static_cast<size_t>(std::min(stats::kChunk, parameter.size - begin)));
+      chunks_.push_back(chunk);
+    }
+    chunks_of_.push_back(chunks_.size() - before);
+  }
+  chunk_summaries_.resize(chunks_.size());
+}
+
+// Entries of one gate; 0 for a tensor that has none.
+template <typename S>
+int64_t TrainerOf<S>::GateSizeOf(const nn::Parameter& parameter) const {
+  const int gates = nn::GatesOf(network_.config().cell);
+  return parameter.layer < 0 || gates == 1 ? 0 : parameter.size / gates;
+}
+
+template <typename S>
 bool TrainerOf<S>::EvaluationIsDue() const {
-  const int64_t every = job_.evaluation().every_steps();
-  return every > 0 && step_ % every == 0 && source_->evaluation_batches() > 0;
+  return IsDue(step_, job_.evaluation().every_steps()) && source_->evaluation_batches() > 0;
+}
+
+template <typename S>
+nn::Detail TrainerOf<S>::DetailOfStep() const {
+  if (ProbeIsDue() && LossAtLastStep()) return nn::Detail::kFull;
+  return DetailOf(job_.statistics_level());
+}
+
+// Before the step's own pass, which then finds everything as it was.
+template <typename S>
+void TrainerOf<S>::Probe(v1::StepStats* stats) {
+  probe_->Run(&batch_, &network_);
+  FillProbe(network_, stats);
 }
 
 template <typename S>
@@ -210,7 +288,9 @@ void TrainerOf<S>::Step(v1::StepStats* stats) {
 
   source_->NextBatch(&batch_);
   stats->set_batch_origin(*std::min_element(batch_.origins.begin(), batch_.origins.end()));
-  stats->set_loss(network_.ForwardBackward(batch_, DetailOf(job_.statistics_level())));
+  if (ProbeIsDue() && probe_.has_value()) Probe(stats);
+  stats->set_loss(network_.ForwardBackward(batch_, DetailOfStep()));
+  if (ProbeIsDue() && LossAtLastStep()) FillProbe(network_, stats);
 
   MeasureGradients(stats);
   MeasureThroughTime(stats);
@@ -219,6 +299,9 @@ void TrainerOf<S>::Step(v1::StepStats* stats) {
   std::string outlier;
   if (ladder_.has_value() && finite) {
     outlier = ladder_->WhatIsBad(stats->loss(), stats->norm_before());
+  }
+  if (basic() && IsDue(step_, job_.diagnostics().recurrent_every_steps())) {
+    spectrum_->Measure<S>(network_.weights(), stats);
   }
   const double factor = ClipGradients(stats);
   Update(finite, !outlier.empty(), factor, stats);
@@ -235,6 +318,17 @@ absl::Span<const S> TrainerOf<S>::Part(absl::Span<const S> flat, size_t paramete
   return flat.subspan(static_cast<size_t>(part.offset), static_cast<size_t>(part.size));
 }
 
+// Everything about a chunk that is still in the cache.
+template <typename S>
+void TrainerOf<S>::MeasureChunk(size_t index) {
+  Chunk& chunk = chunks_[index];
+  stats::SummarizeChunk(chunk.gradient, full(), &chunk_summaries_[index]);
+  if (basic() && comparison_.has_value()) comparison_->Take(index, chunk.offset, chunk.gradient);
+  if (!full() || chunk.gate_size == 0) return;
+  chunk.gates = {};
+  stats::AddGateSquares(chunk.gradient, chunk.begin, chunk.gate_size, chunk.gates.data());
+}
+
 // Norm by tensor and over all; from BASIC on with the rest of the summary. The
 // norms have the same bits at each level. One pass over the gradients.
 template <typename S>
@@ -243,26 +337,49 @@ void TrainerOf<S>::MeasureGradients(v1::StepStats* stats) {
   team_.Run([&](int member) {
     const Range part = PartOf(count, member, team_.threads());
     for (auto i = static_cast<size_t>(part.begin); i < static_cast<size_t>(part.end); ++i) {
-      stats::SummarizeChunk(chunks_[i], full(), &chunk_summaries_[i]);
+      MeasureChunk(i);
     }
   });
   const absl::Span<const S> gradients = network_.gradients();
-  absl::Span<const stats::ChunkSummary<S>> rest = chunk_summaries_;
+  absl::Span<const stats::ChunkSummary<S>> summaries = chunk_summaries_;
+  absl::Span<const Chunk> chunks = chunks_;
   stats::Log2Histogram* histogram = full() ? &histogram_ : nullptr;
   int64_t nonfinite = 0;
   for (size_t p = 0; p < gradient_norms_.size(); ++p) {
-    const absl::Span<const S> part = Part(gradients, p);
-    const size_t chunks = (part.size() + stats::kChunk - 1) / stats::kChunk;
-    const stats::TensorSummary summary = stats::Combine<S>(rest.first(chunks), part, histogram);
-    rest.remove_prefix(chunks);
+    const stats::TensorSummary summary =
+        stats::Combine<S>(summaries.first(chunks_of_[p]), Part(gradients, p), histogram);
     gradient_norms_[p] = summary.norm;
     nonfinite += summary.nonfinite;
-    if (basic()) FillTensorStats(summary, histogram, stats->add_tensors());
+    if (basic()) {
+      FillTensorStats(summary, histogram, stats->add_tensors());
+      if (full())
+        FillGateNorms(chunks.first(chunks_of_[p]), stats->mutable_tensors(static_cast<int>(p)));
+    }
+    summaries.remove_prefix(chunks_of_[p]);
+    chunks.remove_prefix(chunks_of_[p]);
+  }
+  if (comparison_.has_value()) {
+    if (basic()) {
+      comparison_->FinishGradients(chunks_of_, gradient_norms_, stats);
+    } else {
+      comparison_->Forget();
+    }
   }
   stats->set_norm_before(stats::CombineNorms(gradient_norms_));
   stats->set_nonfinite_count(nonfinite);
   if (std::isfinite(stats->norm_before())) last_finite_norm_ = stats->norm_before();
   if (last_finite_norm_.has_value()) stats->set_last_finite_norm(*last_finite_norm_);
+}
+
+// From the chunks of one tensor.
+template <typename S>
+void TrainerOf<S>::FillGateNorms(absl::Span<const Chunk> chunks, v1::TensorStats* message) const {
+  if (chunks.empty() || chunks.front().gate_size == 0) return;
+  for (int gate = 0; gate < nn::GatesOf(network_.config().cell); ++gate) {
+    Squares sum;
+    for (const Chunk& chunk : chunks) sum.Add(chunk.gates[static_cast<size_t>(gate)]);
+    message->add_gate_norms(std::sqrt(sum.Total()));
+  }
 }
 
 // Of a step that changes no weight; an update measures them on its way.
@@ -274,6 +391,7 @@ void TrainerOf<S>::MeasureWeights(v1::StepStats* stats) {
     const double norm = stats::Norm<S>(Part(weights, p));
     stats->mutable_tensors(static_cast<int>(p))->set_weight_norm(norm);
   }
+  if (comparison_.has_value()) comparison_->MeasureDistances(weights, stats);
 }
 
 template <typename S>
@@ -342,6 +460,7 @@ void TrainerOf<S>::Update(bool finite, bool outlier, double factor, v1::StepStat
   update.factor = factor;
   update.measure_gradients = chain_->clipped();
   update.measure_weights = basic();
+  if (basic() && comparison_.has_value()) update.first_weights = comparison_->first_weights();
   stats->set_learning_rate(update.rate);
 
   const bool skip = ladder_.has_value() || job_.training().non_finite().skip();
@@ -390,7 +509,9 @@ void TrainerOf<S>::RecordUpdate(v1::StepStats* stats) {
     if (norms.weight != 0.0) tensor->set_update_ratio(norms.change / norms.weight);
     weight_norms_[p] = norms.weight;
     change_norms_[p] = norms.change;
+    distances_[p] = norms.distance;
   }
+  if (comparison_.has_value()) comparison_->RecordDistances(distances_, stats);
   stats->set_update_norm(stats::CombineNorms(change_norms_));
   const double weight_norm = stats::CombineNorms(weight_norms_);
   if (weight_norm != 0.0) stats->set_update_ratio(stats->update_norm() / weight_norm);
@@ -506,6 +627,7 @@ void TrainerOf<S>::RollBack(v1::Intervention* action) {
   chain_->LoadStates(point.clip_states).IgnoreError();
   ladder_->Restore(point.estimates);
   network_.ResetState();
+  if (comparison_.has_value()) comparison_->Forget();
   const int64_t left_out = ladder_->spec().batches_skipped();
   for (int64_t i = 0; i < left_out; ++i) source_->NextBatch(&batch_);
   action->set_restored_step(point.step);
@@ -561,6 +683,7 @@ v1::Checkpoint TrainerOf<S>::Save() const {
   writer.Int(kStatisticsStateVersion);
   writer.Int(last_finite_norm_.has_value());
   writer.Double(last_finite_norm_.value_or(0.0));
+  if (spectrum_.has_value()) spectrum_->SaveState(&writer);
   checkpoint.set_statistics_state(writer.bytes());
   if (ladder_.has_value()) {
     stats::StateWriter ladder;
@@ -568,6 +691,7 @@ v1::Checkpoint TrainerOf<S>::Save() const {
     points_->SaveState(&ladder);
     checkpoint.set_ladder_state(ladder.bytes());
   }
+  if (comparison_.has_value()) checkpoint.set_previous_gradient(comparison_->Save());
   for (const v1::ParameterInfo& info : parameter_infos_) *checkpoint.add_parameters() = info;
   checkpoint.set_precision(job_.training().precision());
   return checkpoint;
@@ -590,6 +714,19 @@ bool TrainerOf<S>::FitsJob(const v1::Checkpoint& checkpoint) const {
          checkpoint.updates_applied() <= checkpoint.step() && checkpoint.nonfinite_in_a_row() >= 0;
 }
 
+template <typename S>
+bool TrainerOf<S>::LoadStatistics(const v1::Checkpoint& checkpoint) {
+  stats::StateReader reader(checkpoint.statistics_state());
+  if (reader.Int() != kStatisticsStateVersion) return false;
+  const bool has_norm = reader.Int() != 0;
+  const double norm = reader.Double();
+  if (has_norm) last_finite_norm_ = norm;
+  if (spectrum_.has_value()) spectrum_->LoadState(&reader);
+  if (!reader.ok() || !reader.at_end()) return false;
+  if (comparison_.has_value()) return comparison_->Load(checkpoint.previous_gradient());
+  return checkpoint.previous_gradient().empty();
+}
+
 // Leaves a trainer without meaning when it fails; the only caller throws it
 // away.
 template <typename S>
@@ -608,23 +745,36 @@ absl::Status TrainerOf<S>::Load(const v1::Checkpoint& checkpoint) {
                                              checkpoint.clip_states().end());
   if (!chain_->LoadStates(clip_states).ok()) return loss("clip_states");
 
-  stats::StateReader reader(checkpoint.statistics_state());
-  const int64_t version = reader.Int();
-  const bool has_norm = reader.Int() != 0;
-  const double norm = reader.Double();
-  if (!reader.ok() || !reader.at_end() || version != kStatisticsStateVersion) {
-    return loss("statistics_state");
-  }
   if (ladder_.has_value()) {
     stats::StateReader ladder(checkpoint.ladder_state());
     ladder_->LoadState(&ladder);
     if (!points_->LoadState(&ladder) || !ladder.at_end()) return loss("ladder_state");
   }
-  if (has_norm) last_finite_norm_ = norm;
+  if (!LoadStatistics(checkpoint)) return loss("statistics_state or previous_gradient");
   step_ = checkpoint.step();
   updates_applied_ = checkpoint.updates_applied();
   nonfinite_in_a_row_ = checkpoint.nonfinite_in_a_row();
   return absl::OkStatus();
+}
+
+// What the job's diagnostics hold.
+template <typename S>
+int64_t DiagnosticsBytesOf(const v1::Diagnostics& diagnostics, const nn::NetworkConfig& config,
+                           const data::TaskShape& shape, int64_t state) {
+  int64_t bytes = 0;
+  if (diagnostics.compare_steps()) {
+    const int64_t weights = nn::ParameterCountOf(config);
+    bytes = StepComparison<S>::MemoryBytesOf(weights, weights / stats::kChunk);
+  }
+  if (diagnostics.recurrent_every_steps() > 0) {
+    const int64_t held = RecurrentSpectrum::MemoryBytesOf(config, ThreadsUsefulOf(config, shape));
+    bytes = nn::SaturatingAdd(bytes, held);
+  }
+  if (diagnostics.probe_every_steps() > 0 && config.loss_at == nn::LossAt::kEachStep) {
+    const int64_t positions = nn::SaturatingMultiply(shape.rows_max, shape.time_steps);
+    bytes = nn::SaturatingAdd(bytes, LastStepProbe<S>::MemoryBytesOf(state, positions));
+  }
+  return bytes;
 }
 
 int64_t MemoryBytesOf(const v1::Job& job, const data::TaskShape& shape) {
@@ -640,16 +790,20 @@ int64_t MemoryBytesOf(const v1::Job& job, const data::TaskShape& shape) {
                              scalar * (1 + OptimizerVectorsOf(job.optimizer()))),
       checkpoints);
   const int64_t state_vectors = (config.cell == nn::Cell::kLstm ? 2 : 1) * config.layers;
-  const int64_t state_aside = nn::SaturatingMultiply(
-      nn::SaturatingMultiply(shape.rows_max, config.hidden), scalar * state_vectors);
+  const int64_t state =
+      nn::SaturatingMultiply(nn::SaturatingMultiply(shape.rows_max, config.hidden), state_vectors);
+  const int64_t state_aside = nn::SaturatingMultiply(state, scalar);
+  const int64_t diagnostics =
+      scalar == 8 ? DiagnosticsBytesOf<double>(job.diagnostics(), config, shape, state)
+                  : DiagnosticsBytesOf<float>(job.diagnostics(), config, shape, state);
   int64_t bytes = nn::MemoryBytesOf(config, shape.rows_max, shape.time_steps, scalar,
                                     ThreadsUsefulOf(config, shape));
   // What statistics and optimizer note of each chunk of the weights.
-  constexpr auto kChunkNoteBytes =
-      static_cast<int64_t>(sizeof(stats::ChunkSummary<double>) + 4 * sizeof(Squares));
+  constexpr auto kChunkNoteBytes = static_cast<int64_t>(sizeof(stats::ChunkSummary<double>) +
+                                                        (5 + nn::kGatesMax) * sizeof(Squares));
   const int64_t chunks =
       nn::SaturatingMultiply(nn::ParameterCountOf(config) / stats::kChunk, kChunkNoteBytes);
-  for (const int64_t part : {optimizer, recovery, state_aside, chunks,
+  for (const int64_t part : {optimizer, recovery, state_aside, diagnostics, chunks,
                              data::SourceMemoryBytes(job, shape), kFixedBytes}) {
     bytes = nn::SaturatingAdd(bytes, part);
   }

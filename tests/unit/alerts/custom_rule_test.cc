@@ -245,6 +245,25 @@ TEST(CheckCustomRules, NamesEachBadField) {
   EXPECT_EQ(problems[4].field, "custom_rules[3].cooldown_steps");
 }
 
+TEST(CheckCustomRules, SomeStatisticsNeedADiagnostic) {
+  v1::Job job = MakeJob();
+  for (const char* expression : {"gradient_cosine < -0.5", "layer.sigma_max > 2"}) {
+    *job.add_custom_rules() = RuleOf(expression);
+  }
+  job.mutable_custom_rules(1)->set_name("OTHER");
+
+  const std::vector<SettingsProblem> problems = Check(job);
+
+  ASSERT_THAT(problems, SizeIs(2));
+  EXPECT_EQ(problems[0].description,
+            "column 1: gradient_cosine is recorded only with diagnostics.compare_steps");
+  EXPECT_EQ(problems[1].description,
+            "column 1: layer.sigma_max is recorded only with diagnostics.recurrent_every_steps");
+  job.mutable_diagnostics()->set_compare_steps(true);
+  job.mutable_diagnostics()->set_recurrent_every_steps(10);
+  EXPECT_THAT(Check(job), IsEmpty());
+}
+
 TEST(CheckCustomRules, TheirNumberAndLengthAreBounded) {
   v1::Job many = MakeJob();
   for (int i = 0; i < 17; ++i) *many.add_custom_rules() = RuleOf("loss > 1");

@@ -42,7 +42,7 @@ TEST(RuleCatalogue, IsInOrderAndComplete) {
     EXPECT_TRUE(rule.defaults().has_for_steps());
     EXPECT_TRUE(rule.defaults().has_resolve_steps());
   }
-  EXPECT_EQ(RuleCatalogue().size(), 18U);
+  EXPECT_EQ(RuleCatalogue().size(), 19U);
 }
 
 TEST(RuleCatalogue, DefaultsPassTheirOwnCheck) {

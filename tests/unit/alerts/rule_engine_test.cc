@@ -127,6 +127,19 @@ Symptom KeepGateClosed(double share) {
   return Layer([share](v1::LayerTimeStats* layer) { layer->set_gate_closed_share(1, share); });
 }
 
+Symptom Cosine(double cosine) {
+  return [cosine](v1::StepStats* stats) { stats->set_gradient_cosine(cosine); };
+}
+
+// The largest singular values of two layers, the second one a gated layer's.
+Symptom Sigmas(double first, double second) {
+  return [=](v1::StepStats* stats) {
+    stats->add_recurrent()->add_sigma_max(first);
+    v1::RecurrentStats& layer = *stats->add_recurrent();
+    for (const double gate : {0.2, second}) layer.add_sigma_max(gate);
+  };
+}
+
 Symptom Saturated(double share) {
   return Layer([share](v1::LayerTimeStats* layer) { layer->set_saturated_share(share); });
 }
@@ -161,6 +174,8 @@ std::vector<Case> Cases() {
        v1::SEVERITY_WARN, UpdateRatios(0.5 * kUpdateRatioHigh), 0, 10 * kUpdateRatioHigh, 100},
       {v1::RULE_ID_WEIGHT_BLOWUP, "WEIGHT_BLOWUP", 20, WeightsOf(1, 40.0), 10, v1::SEVERITY_WARN,
        WeightsOf(1, 25.0), 50, 20, 100},
+      {v1::RULE_ID_OSCILLATION, "OSCILLATION", 0, Cosine(-0.5), 70, v1::SEVERITY_INFO, Cosine(-0.2),
+       0, -0.9, 100},
       {v1::RULE_ID_CLIP_TOO_LOOSE, "CLIP_TOO_LOOSE", 200, ExplodesUnclipped, 2, v1::SEVERITY_WARN,
        Norm(5), 0, 0.004, 100, true},
       {v1::RULE_ID_UPDATE_SPIKE, "UPDATE_SPIKE", 75, UpdateSpikes(4.0), 4, v1::SEVERITY_INFO,
@@ -794,6 +809,52 @@ TEST(WeightBlowup, WeightsThatBeganTinyMayGrowToTheUsualSize) {
     norm = std::min(1.8, norm * 1.1);  // PyTorch's would be sqrt(100 / 30) = 1.83.
     stream.Feed(1, WeightsOf(1, norm));
   }
+
+  EXPECT_THAT(stream.changed, IsEmpty());
+}
+
+TEST(WeightBlowup, SpectrumThatGrowsFiresAndNamesTheLayer) {
+  Stream stream(MakeJob());
+  stream.Feed(20, Sigmas(1.0, 0.5));
+
+  stream.Feed(30, Sigmas(1.1, 1.4));
+  EXPECT_THAT(stream.changed, IsEmpty());
+  stream.Feed(1, Sigmas(1.1, 1.6));
+  stream.Feed(9);  // What is measured now and then holds until it is measured again.
+
+  ASSERT_THAT(stream.changed, SizeIs(1));
+  EXPECT_EQ(stream.changed[0].rule(), v1::RULE_ID_WEIGHT_BLOWUP);
+  EXPECT_EQ(stream.changed[0].tensor(), "rnn.weight_hh_l1");
+  EXPECT_NEAR(stream.changed[0].first_value(), 3.2, 1e-9);
+  EXPECT_EQ(stream.changed[0].threshold(), 3.0);
+  EXPECT_THAT(stream.changed[0].message(), HasSubstr("largest singular value is 3.2 times"));
+  stream.Feed(50, Sigmas(1.1, 1.0));
+  EXPECT_EQ(stream.changed.back().state(), v1::Alert::STATE_RESOLVED);
+}
+
+TEST(DeadOrSaturatedUnits, FlatStatesFireAlthoughFewAreBeyondTheLimit) {
+  const Symptom flat = Layer([](v1::LayerTimeStats* layer) { layer->set_activation_slope(0.03); });
+  Stream stream(MakeJob());
+  stream.Feed(20);
+
+  stream.Feed(100, flat);
+
+  ASSERT_THAT(stream.changed, SizeIs(1));
+  EXPECT_EQ(stream.changed[0].rule(), v1::RULE_ID_DEAD_OR_SATURATED_UNITS);
+  EXPECT_EQ(stream.changed[0].first_value(), 0.03);
+  EXPECT_THAT(stream.changed[0].message(), HasSubstr("slope"));
+  v1::Job relu = MakeJob();
+  relu.mutable_model()->set_cell(v1::Model::CELL_RNN_RELU);
+  Stream sparse(relu);
+  sparse.Feed(200, flat);
+  EXPECT_THAT(sparse.changed, IsEmpty());
+}
+
+TEST(Oscillation, NeedsGradientsThatAreCompared) {
+  Stream stream(MakeJob());
+  stream.Feed(40, Cosine(-0.5));
+
+  stream.Feed(500, [](v1::StepStats* stats) { stats->clear_gradient_cosine(); });
 
   EXPECT_THAT(stream.changed, IsEmpty());
 }

@@ -60,6 +60,7 @@ inline v1::StepStats MakeStep(int64_t step) {
   stats.set_learning_rate(0.1);
   stats.set_update_norm(0.1);
   stats.set_update_ratio(1e-3);
+  stats.set_gradient_cosine(0.1);
   for (const double norm : {0.1, 0.9, 0.4, 0.2, 0.1}) {
     v1::TensorStats& tensor = *stats.add_tensors();
     tensor.set_norm(norm);
@@ -77,6 +78,7 @@ inline v1::StepStats MakeStep(int64_t step) {
     for (int t = 0; t < 50; ++t) layer.add_hidden_rms(0.5F);
     layer.set_hidden_max_abs(1.0);
     layer.set_saturated_share(0.1);
+    layer.set_activation_slope(0.8);
     for (int gate = 0; gate < 4; ++gate) layer.add_gate_closed_share(0.05);
   }
   return stats;

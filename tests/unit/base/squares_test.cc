@@ -1,5 +1,6 @@
 #include "server/base/squares.h"
 
+#include <cmath>
 #include <vector>
 
 #include "gtest/gtest.h"
@@ -51,6 +52,28 @@ TYPED_TEST(SquaresTest, SumsTheSquaresOfScaledDifferences) {
     AddSquaresOfDifference(a.data(), b.data(), static_cast<int64_t>(n), 0.5, &sum);
 
     EXPECT_NEAR(sum.Total(), expected, 1e-15 * static_cast<double>(n + 1) * expected) << n;
+  }
+}
+
+TYPED_TEST(SquaresTest, MultipliesVectors) {
+  for (const size_t n : kSizes) {
+    const std::vector<TypeParam> a = Random<TypeParam>(n, 1);
+    const std::vector<double> b = Random<double>(n, 2);
+    double expected = 0.0;
+    double magnitudes = 0.0;
+    std::vector<double> sum(n, 1.0);
+    for (size_t i = 0; i < n; ++i) {
+      expected += static_cast<double>(a[i]) * b[i];
+      magnitudes += std::abs(static_cast<double>(a[i]) * b[i]);
+    }
+
+    const double product = DotProduct(a.data(), b.data(), static_cast<int64_t>(n));
+    AddMultiple(-2.0, a.data(), static_cast<int64_t>(n), sum.data());
+
+    EXPECT_NEAR(product, expected, 1e-15 * static_cast<double>(n + 1) * magnitudes) << n;
+    for (size_t i = 0; i < n; ++i) {
+      EXPECT_NEAR(sum[i], 1.0 - 2.0 * static_cast<double>(a[i]), 1e-15) << n;
+    }
   }
 }
 

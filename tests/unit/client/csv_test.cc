@@ -32,6 +32,7 @@ TEST(CsvTest, LeavesAbsentValuesEmptyAndKeepsBits) {
   step.set_loss(0.1);
   step.set_norm_before(std::numeric_limits<double>::quiet_NaN());
   step.set_skipped(true);
+  step.set_gradient_cosine(-0.25);
   step.add_tensors()->set_norm(1.0 / 3);
   step.mutable_tensors(0)->set_max_abs(std::numeric_limits<double>::infinity());
   step.add_tensors();
@@ -40,21 +41,23 @@ TEST(CsvTest, LeavesAbsentValuesEmptyAndKeepsBits) {
   const std::vector<std::string> cells = absl::StrSplit(row, ',');
 
   // The header of two plain names has as many columns.
-  ASSERT_EQ(cells.size(), 23u + 4u);
+  ASSERT_EQ(cells.size(), 26u + 4u);
   EXPECT_EQ(cells[0], "7");
   EXPECT_EQ(cells[2], "");
   EXPECT_EQ(cells[4], "0.1");
   EXPECT_EQ(cells[6], "NaN");
   EXPECT_EQ(cells[7], "");
   EXPECT_EQ(cells[10], "true");
-  EXPECT_EQ(cells[23], "0.3333333333333333");
-  EXPECT_EQ(cells[25], "Infinity");
+  EXPECT_EQ(cells[23], "-0.25");
+  EXPECT_EQ(cells[24], "");
+  EXPECT_EQ(cells[26], "0.3333333333333333");
+  EXPECT_EQ(cells[28], "Infinity");
 }
 
 TEST(CsvTest, HasAColumnForEachTensorAlsoWhenNothingWasMeasured) {
   const std::vector<std::string> cells = absl::StrSplit(CsvRow({}, 3), ',');
 
-  EXPECT_EQ(cells.size(), 23u + 6u);
+  EXPECT_EQ(cells.size(), 26u + 6u);
 }
 
 }  // namespace

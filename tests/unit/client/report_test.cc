@@ -156,6 +156,24 @@ TEST(TimelineTest, LeavesOutWhatWasNotMeasured) {
   EXPECT_THAT(Timeline(history, {}), Not(HasSubstr("growth")));
 }
 
+TEST(TimelineTest, ShowsHowStepsCompareWhereTheyWereCompared) {
+  v1::QueryStatsResponse history;
+  for (int i = 0; i < 6; ++i) {
+    v1::StepStats step = Step(i, 1, 1);
+    step.set_gradient_cosine(i % 2 == 0 ? -0.5 : -0.25);
+    step.set_distance_ratio(0.125 * i);
+    AddStep(step, i < 3 ? history.mutable_buckets()->Add() : history.mutable_buckets(2));
+  }
+
+  const std::string chart = Timeline(history, {});
+
+  EXPECT_THAT(chart, HasSubstr("cosine of successive gradients"));
+  EXPECT_THAT(chart, HasSubstr("-0.25"));
+  EXPECT_THAT(chart, HasSubstr("distance of the weights from the first"));
+  EXPECT_THAT(chart, HasSubstr("0.4375"));  // The mean of steps 2 to 5.
+  EXPECT_EQ(history.buckets(2).distance_ratio().maximum(), 0.625);
+}
+
 TEST(LiveViewTest, ShowsTheNewestReportAndTheCourse) {
   v1::Job job;
   job.set_name("jobs/x");

@@ -357,6 +357,13 @@ std::vector<BadJob> TrainingTable() {
           [](Job* j) { j->set_statistics_level(static_cast<v1::StatisticsLevel>(9)); },
           "statistics_level", "STATISTICS_LEVEL_FULL"),
       Bad(
+          "RecurrentEveryNegative",
+          [](Job* j) { j->mutable_diagnostics()->set_recurrent_every_steps(-1); },
+          "diagnostics.recurrent_every_steps", "0 to 1000000000"),
+      Bad(
+          "ProbeEveryNegative", [](Job* j) { j->mutable_diagnostics()->set_probe_every_steps(-1); },
+          "diagnostics.probe_every_steps", "0 to 1000000000"),
+      Bad(
           "MoreMemoryThanAJobMayHold",
           [](Job* j) {
             j->mutable_model()->set_hidden_units(4096);

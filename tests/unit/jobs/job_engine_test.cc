@@ -1,4 +1,5 @@
 #include <atomic>
+#include <cmath>
 #include <cstring>
 #include <thread>
 #include <vector>
@@ -80,6 +81,22 @@ class JobEngineTest : public testing::Test {
                       Bits(stats.norm_after()), Bits(stats.growth().growth_factor())});
     }
     return bits;
+  }
+
+  // Runs the job to its end; the alert that the rule raised.
+  v1::Alert AlertOf(const v1::CreateJobRequest& request, v1::RuleId rule) {
+    EXPECT_TRUE(manager_->Create(request).ok());
+    const Job end = AwaitFinal("jobs/" + request.job_id());
+    EXPECT_EQ(end.state(), Job::STATE_SUCCEEDED);
+    v1::ListAlertsRequest list;
+    list.set_parent(end.name());
+    const auto alerts = manager_->ListAlerts(list);
+    EXPECT_TRUE(alerts.ok()) << alerts.status();
+    for (const v1::Alert& alert : alerts->alerts()) {
+      if (alert.rule() == rule) return alert;
+    }
+    ADD_FAILURE() << "no such alert: " << alerts->DebugString();
+    return v1::Alert();
   }
 
   FakeClock clock_;
@@ -178,6 +195,54 @@ TEST_F(JobEngineTest, AnExplodingJobFailsAndSaysWhere) {
   EXPECT_EQ(end.failure().reason(), v1::Failure::REASON_NON_FINITE);
   EXPECT_GT(end.nonfinite_steps(), 0);
   EXPECT_GT(end.alerts_firing(), 0);
+}
+
+// The three ways to see trouble, each through the whole server: the alert that a user would read.
+
+TEST_F(JobEngineTest, AGradientOverItsThresholdIsAnnounced) {
+  v1::CreateJobRequest request = SmallJob("over", 30);
+  v1::RuleSettings* rule = request.mutable_job()->add_rules();
+  rule->set_id(v1::RULE_ID_EXPLODING_ABS);
+  rule->set_threshold(1e-3);  // Any gradient of a job that learns is larger.
+
+  const v1::Alert alert = AlertOf(request, v1::RULE_ID_EXPLODING_ABS);
+
+  EXPECT_EQ(alert.firing_step(), 0);
+  EXPECT_EQ(alert.threshold(), 1e-3);
+  EXPECT_GT(alert.peak_value(), 1e-3);
+}
+
+TEST_F(JobEngineTest, HiddenStatesThatSurgeAreAnnounced) {
+  // ReLU over 1.1 times the identity: h grows by a tenth at each of 50 time steps.
+  v1::CreateJobRequest request = SmallJob("surge", 8);
+  Job* job = request.mutable_job();
+  job->set_statistics_level(v1::STATISTICS_LEVEL_FULL);
+  job->mutable_task()->mutable_adding()->set_time_steps(50);
+  job->mutable_model()->set_cell(v1::Model::CELL_RNN_RELU);
+  job->mutable_model()->mutable_initialization()->mutable_recurrent_weights()->set_identity_scale(
+      1.1);
+  job->mutable_optimizer()->set_learning_rate(1e-6);
+
+  const v1::Alert alert = AlertOf(request, v1::RULE_ID_HIDDEN_GROWTH);
+
+  EXPECT_EQ(alert.tensor(), "h_l0");
+  EXPECT_NEAR(alert.peak_value(), std::log(1.1), 0.02);  // The slope of ln RMS.
+}
+
+TEST_F(JobEngineTest, ASignalThatVanishesWithTheLagIsAnnounced) {
+  v1::CreateJobRequest request = SmallJob("vanish", 150);
+  Job* job = request.mutable_job();
+  job->mutable_task()->mutable_adding()->set_time_steps(50);
+  job->mutable_model()->set_cell(v1::Model::CELL_RNN_TANH);
+  v1::Initialization* init = job->mutable_model()->mutable_initialization();
+  init->mutable_recurrent_weights()->set_orthogonal_gain(0.5);
+  job->mutable_optimizer()->mutable_sgd();
+  job->mutable_optimizer()->set_learning_rate(0.01);
+
+  const v1::Alert alert = AlertOf(request, v1::RULE_ID_VANISHING_THROUGH_TIME);
+
+  // At most half is left at each of 50 time steps: 15 decades.
+  EXPECT_LT(alert.peak_value(), -15.0);
 }
 
 TEST_F(JobEngineTest, ALanguageJobTrainsAndSpeaks) {

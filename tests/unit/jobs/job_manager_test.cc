@@ -927,7 +927,8 @@ TEST_F(JobManagerTest, SnapshotsShowJobsUntilTheirGracePeriodIsOver) {
   EXPECT_EQ(before[0].job.name(), "jobs/b");
   EXPECT_EQ(before[1].job.name(), "jobs/c");
   EXPECT_EQ(before[2].job.name(), "jobs/a");
-  EXPECT_EQ(before[2].norm_max_60s, 1.0);
+  EXPECT_EQ(before[2].norm_before.last_60s->maximum, 1.0);
+  EXPECT_EQ(before[2].norm_before.count, 10);
   EXPECT_EQ(before[2].job.latest_stats().step(), 9);
   ASSERT_EQ(after.size(), 2u);
   EXPECT_EQ(after[1].job.name(), "jobs/c");
@@ -958,12 +959,13 @@ TEST_F(JobManagerTest, LargestNormIsThatOfTheLastMinute) {
   Create("a", 10);
   script_->AwaitBlocked();
 
-  EXPECT_EQ(manager().Snapshots().at(0).norm_max_60s, 50.0);
-  EXPECT_EQ(manager().Snapshots().at(0).norm_max_60s, 50.0);
+  EXPECT_EQ(manager().Snapshots().at(0).norm_before.last_60s->maximum, 50.0);
+  EXPECT_EQ(manager().Snapshots().at(0).norm_before.last_60s->maximum, 50.0);
   clock_.Advance(absl::Seconds(59));
-  EXPECT_EQ(manager().Snapshots().at(0).norm_max_60s, 50.0);
+  EXPECT_EQ(manager().Snapshots().at(0).norm_before.last_60s->maximum, 50.0);
   clock_.Advance(absl::Seconds(1));
-  EXPECT_EQ(manager().Snapshots().at(0).norm_max_60s, 0.0);
+  EXPECT_FALSE(manager().Snapshots().at(0).norm_before.last_60s.has_value());
+  EXPECT_EQ(manager().Snapshots().at(0).norm_before.sum, 54.0);
 }
 
 // --- Shutdown.

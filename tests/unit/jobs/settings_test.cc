@@ -2,7 +2,6 @@
 
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
-#include "server/jobs/hosted_job.h"
 #include "server/jobs/names.h"
 #include "server/train/trainer.h"
 
@@ -110,21 +109,6 @@ TEST(RequestedPartTest, KnowsEverySetting) {
     if (RequestedPart(job).ByteSizeLong() == 0) unknown.push_back(field->name());
   }
   EXPECT_THAT(unknown, ElementsAre());
-}
-
-TEST(MinuteMaximumTest, ForgetsWhatIsOlderThanAMinute) {
-  MinuteMaximum maximum;
-  const absl::Time start = absl::FromUnixSeconds(1000);
-  EXPECT_EQ(maximum.At(start), 0.0);
-  maximum.Add(start, 5.0);
-  maximum.Add(start, 3.0);
-  maximum.Add(start + absl::Seconds(30), 4.0);
-
-  EXPECT_EQ(maximum.At(start + absl::Seconds(59)), 5.0);
-  EXPECT_EQ(maximum.At(start + absl::Seconds(60)), 4.0);
-  EXPECT_EQ(maximum.At(start + absl::Seconds(90)), 0.0);
-  maximum.Add(start + absl::Seconds(60), 1.0);
-  EXPECT_EQ(maximum.At(start + absl::Seconds(60)), 4.0);
 }
 
 TEST(NamesTest, PageTokensBelongToTheirQuery) {

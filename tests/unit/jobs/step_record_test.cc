@@ -23,6 +23,8 @@ TEST(StepRecordTest, ScalarsAndDetailsTogetherMakeTheWholeRecord) {
   stats.add_tensors()->set_norm(2.0);
   stats.add_tensors()->set_norm(3.0);
   stats.add_layers()->add_hidden_rms(0.5f);
+  stats.add_recurrent()->add_sigma_max(1.5);
+  stats.add_probe()->add_lag_profile(0.5f);
   stats.mutable_growth()->set_growth_factor(0.9);
   stats.mutable_evaluation()->set_loss(0.25);
 
@@ -34,6 +36,8 @@ TEST(StepRecordTest, ScalarsAndDetailsTogetherMakeTheWholeRecord) {
   EXPECT_EQ(whole.SerializeAsString(), stats.SerializeAsString());
   EXPECT_EQ(scalars.tensors_size(), 0);
   EXPECT_EQ(scalars.layers_size(), 0);
+  EXPECT_EQ(scalars.recurrent_size(), 0);
+  EXPECT_EQ(scalars.probe_size(), 0);
   EXPECT_EQ(scalars.growth().growth_factor(), 0.9);
   EXPECT_EQ(scalars.evaluation().loss(), 0.25);
   EXPECT_TRUE(record->evaluated);
@@ -184,6 +188,26 @@ TEST(FoldTest, KeepsInterventions) {
 
   ASSERT_EQ(folded.interventions_size(), 1);
   EXPECT_EQ(folded.interventions(0).name(), "jobs/a/interventions/1");
+}
+
+TEST(FoldTest, FoldsWhatFewJobsMeasureOnlyWhereItIs) {
+  v1::FoldedStats without, with;
+  Fold(*MakeRecord(StatsOf(0)), &without);
+  for (const double cosine : {-0.5, 0.25}) {
+    v1::StepStats stats = StatsOf(0);
+    stats.set_update_ratio(2.0);
+    stats.set_gradient_cosine(cosine);
+    stats.set_distance_ratio(cosine + 1.0);
+    Fold(*MakeRecord(stats), &with);
+  }
+  Fold(*MakeRecord(StatsOf(1)), &with);
+
+  EXPECT_FALSE(without.has_update_ratio() || without.has_gradient_cosine() ||
+               without.has_distance_ratio());
+  EXPECT_EQ(with.update_ratio().count(), 2);
+  EXPECT_EQ(with.gradient_cosine().minimum(), -0.5);
+  EXPECT_EQ(with.gradient_cosine().maximum(), 0.25);
+  EXPECT_EQ(with.distance_ratio().mean(), 0.875);
 }
 
 TEST(FoldTest, MeanOfHugeValuesDoesNotOverflow) {

@@ -50,7 +50,15 @@ jobs::JobSnapshot BusyJob(const std::string& id) {
   stats->set_last_finite_norm(4);
   stats->mutable_growth()->set_growth_factor(0.75);
   stats->mutable_growth()->set_horizon(3.5);
-  snapshot.norm_max_60s = 9;
+  stats->set_update_ratio(0.03125);
+  stats->set_gradient_cosine(-0.5);
+  stats->set_distance_ratio(0.25);
+  snapshot.loss = {100, 200.0, {{1.25, 2.5}}};
+  snapshot.norm_before = {100, 300.0, {{3, 9}}};
+  snapshot.norm_after = {99, 50.0, {{0.25, 0.5}}};
+  snapshot.growth_factor = {100, 80.0, {{0.5, 1.125}}};
+  snapshot.update_ratio = {99, 2.0, {{0.0625, 0.125}}};
+  snapshot.gradient_cosine = {98, -9.0, {{-0.75, 0.5}}};
   snapshot.clipped_steps = 25;
   snapshot.nonfinite_entries = 7;
   snapshot.last_step_time = absl::FromUnixMillis(999'500);
@@ -140,7 +148,26 @@ TEST_F(MetricsTest, ShowsEverySeriesOfAJob) {
            "gradwatch_job_last_step_timestamp_seconds{job_id=\"busy\"} 999.5",
            "gradwatch_gradient_norm{job_id=\"busy\",point=\"pre_clip\"} 4",
            "gradwatch_gradient_norm{job_id=\"busy\",point=\"post_clip\"} 0.5",
-           "gradwatch_gradient_norm_max{job_id=\"busy\"} 9",
+           "gradwatch_job_loss_min{job_id=\"busy\"} 1.25",
+           "gradwatch_job_loss_max{job_id=\"busy\"} 2.5",
+           "gradwatch_job_loss_steps_sum{job_id=\"busy\"} 200",
+           "gradwatch_job_loss_steps_count{job_id=\"busy\"} 100",
+           "gradwatch_gradient_norm_min{job_id=\"busy\",point=\"pre_clip\"} 3",
+           "gradwatch_gradient_norm_max{job_id=\"busy\",point=\"pre_clip\"} 9",
+           "gradwatch_gradient_norm_steps_sum{job_id=\"busy\",point=\"pre_clip\"} 300",
+           "gradwatch_gradient_norm_steps_count{job_id=\"busy\",point=\"pre_clip\"} 100",
+           "gradwatch_gradient_norm_max{job_id=\"busy\",point=\"post_clip\"} 0.5",
+           "gradwatch_gradient_norm_steps_count{job_id=\"busy\",point=\"post_clip\"} 99",
+           "gradwatch_gradient_growth_factor_min{job_id=\"busy\"} 0.5",
+           "gradwatch_gradient_growth_factor_max{job_id=\"busy\"} 1.125",
+           "gradwatch_gradient_growth_factor_steps_sum{job_id=\"busy\"} 80",
+           "gradwatch_weight_update_ratio{job_id=\"busy\"} 0.03125",
+           "gradwatch_weight_update_ratio_max{job_id=\"busy\"} 0.125",
+           "gradwatch_weight_update_ratio_steps_count{job_id=\"busy\"} 99",
+           "gradwatch_gradient_cosine{job_id=\"busy\"} -0.5",
+           "gradwatch_gradient_cosine_min{job_id=\"busy\"} -0.75",
+           "gradwatch_gradient_cosine_max{job_id=\"busy\"} 0.5",
+           "gradwatch_weight_distance_ratio{job_id=\"busy\"} 0.25",
            "gradwatch_gradient_last_finite_norm{job_id=\"busy\"} 4",
            "gradwatch_gradient_clip_ratio{job_id=\"busy\"} 0.25",
            "gradwatch_gradient_clipped_steps_total{job_id=\"busy\"} 25",
@@ -159,6 +186,7 @@ TEST_F(MetricsTest, ShowsEverySeriesOfAJob) {
            "gradwatch_job_interventions_total{job_id=\"busy\",kind=\"skip\"} 2",
            "gradwatch_job_interventions_total{job_id=\"busy\",kind=\"roll_back\"} 0",
            "gradwatch_exporter_series 26",
+           "gradwatch_exporter_series 44",
        }) {
     EXPECT_THAT(lines, Contains(line));
   }

@@ -52,6 +52,13 @@ Outcome RunsOf(const NetworkConfig& config, int64_t rows, int threads) {
       outcome.Add(trace.dead_share);
       outcome.AddAll(trace.gate_closed);
       outcome.AddAll(trace.gate_open);
+      outcome.AddAll(trace.gate_mean);
+      outcome.AddAll(trace.gate_closed_units);
+      for (const double value :
+           {trace.keep_time_constant, trace.keep_time_constant_max, trace.activation_slope,
+            trace.state_similarity, trace.hidden_drift, trace.cell_drift}) {
+        outcome.Add(value);
+      }
     }
     outcome.Add(network.Forward(batch));
   }
