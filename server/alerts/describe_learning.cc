@@ -135,17 +135,18 @@ Description DescribeClipTooLoose(const Context& context, const Observation& seen
 }
 
 Description DescribeLossPlateau(const Context& context, const Observation& seen, int clause) {
-  const Clause& ratio = ClauseOf(seen, clause);
+  const Clause& ratio = seen.clauses[0];
   const double recent = context.baselines.recent_losses.Quantile(0.5);
   const TaskFloor floor = FloorOf(context.job.task());
   Description text;
-  text.message =
-      absl::StrCat("The loss no longer falls: the median of the last ", kPlateauHalf, " steps is ",
-                   Number(recent), ", ", Number(ratio.value), " times that of the ", kPlateauHalf,
-                   " before (limit ", Number(ratio.threshold), ")", AtStep(context), ".");
-  if (floor.loss > 0.0 && std::abs(recent - floor.loss) < kPlateauNearFloor * floor.loss) {
+  text.message = absl::StrCat(
+      clause == 0 ? "The loss no longer falls" : "Nothing of the task's memory is learnt",
+      ": the median of the last ", kPlateauHalf, " steps is ", Number(recent), ", ",
+      Number(ratio.value), " times that of the ", kPlateauHalf, " before (limit ",
+      Number(ratio.threshold), ")", AtStep(context), ".");
+  if (seen.clauses[1].value < seen.clauses[1].threshold) {
     absl::StrAppend(&text.message, " That is ", floor.words, " (", Number(floor.loss),
-                    "): nothing of the task's memory is learnt.");
+                    clause == 0 ? "): nothing of the task's memory is learnt." : ").");
   }
   text.advice =
       context.others.Fires(v1::RULE_ID_VANISHING_THROUGH_TIME)

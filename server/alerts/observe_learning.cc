@@ -79,9 +79,10 @@ double ThresholdOverMedian(const Context& context) {
   return median > 0.0 ? smallest / median : 0.0;
 }
 
-bool NearFloor(const Context& context, double loss) {
+// By what part of it a loss is away from the task's floor; a great one where none is known.
+double AwayFromFloor(const Context& context, double loss) {
   const double floor = FloorOf(context.job.task()).loss;
-  return floor > 0.0 && std::abs(loss - floor) < kPlateauNearFloor * floor;
+  return floor > 0.0 ? std::abs(loss - floor) / floor : 1.0;
 }
 
 template <typename Factor>
@@ -235,15 +236,23 @@ Observation ObserveLossPlateau(const Context& context) {
   const double limit = context.settings.threshold;
   const double low = context.settings.second_threshold * *past.first_loss;
   seen.clauses[0] = {.holds = ratio > limit && recent > low, .value = ratio, .threshold = limit};
-  seen.clear = ratio < limit - kPlateauResolveBelow || recent < low * kPlateauOfFirstResolvePart;
+  // At the floor nothing is learnt, however it creeps.
+  const double away = AwayFromFloor(context, recent);
+  const bool near_floor = away < kPlateauNearFloor;
+  seen.clauses[1] = {.holds = near_floor && recent > low,
+                     .value = away,
+                     .threshold = kPlateauNearFloor,
+                     .smaller_is_worse = true};
+  seen.clear = (ratio < limit - kPlateauResolveBelow &&
+                away > kPlateauNearFloor * kPlateauNearFloorResolve) ||
+               recent < low * kPlateauOfFirstResolvePart;
   const Others& others = context.others;
   const bool known_cause = others.Fires(v1::RULE_ID_VANISHING_THROUGH_TIME) ||
                            others.Fires(v1::RULE_ID_DEAD_LAYER) ||
                            others.Fires(v1::RULE_ID_CLIP_TOO_LOOSE);
-  seen.severity =
-      known_cause || (context.stats.step() >= kPlateauFloorFrom && NearFloor(context, recent))
-          ? v1::SEVERITY_WARN
-          : v1::SEVERITY_INFO;
+  seen.severity = known_cause || (context.stats.step() >= kPlateauFloorFrom && near_floor)
+                      ? v1::SEVERITY_WARN
+                      : v1::SEVERITY_INFO;
   return seen;
 }
 

@@ -178,8 +178,10 @@ std::vector<Row> Rows() {
        "The loss no longer falls; WARN when the reason is known, or where the task is not learnt "
        "at all.",
        absl::StrCat("median of the last ", kPlateauHalf,
-                    " losses > threshold x that of as many before, and > second_threshold x the "
-                    "first loss"),
+                    " losses > threshold x that of as many before, or within ",
+                    Text(100 * kPlateauNearFloor),
+                    " % of what the task gives without memory; and > second_threshold x the first "
+                    "loss"),
        v1::SEVERITY_WARN,
        "OFF",
        {0.1, 10.0},

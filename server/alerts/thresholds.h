@@ -130,13 +130,14 @@ constexpr double kClipLooseIdle = 50.0;        // The same, where the loss stand
 constexpr double kClipLooseTail = 20.0;        // p99 of the norms over p50 that asks for clipping.
 
 // R10 LOSS_PLATEAU: median of the last losses over that of as many before, while the loss is above
-// a part of the first; near the task's floor when within so much of it.
+// a part of the first; or near what the task gives without memory, which is within so much of it.
 constexpr int kPlateauHalf = 250;
 constexpr double kPlateauRatio = 0.99;
 constexpr double kPlateauResolveBelow = 0.01;  // Below the limit by so much.
 constexpr double kPlateauOfFirst = 0.02;
 constexpr double kPlateauOfFirstResolvePart = 0.8;
 constexpr double kPlateauNearFloor = 0.02;
+constexpr double kPlateauNearFloorResolve = 2.0;  // Times the limit.
 constexpr int64_t kPlateauFloorFrom = 2000;  // Many tasks stay at chance for 1000 steps and more.
 
 // R11 GATES_STUCK: share of a gate's values below 0.05: of the gate that keeps the state, or of the

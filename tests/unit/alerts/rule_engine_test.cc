@@ -859,6 +859,28 @@ TEST(Oscillation, NeedsGradientsThatAreCompared) {
   EXPECT_THAT(stream.changed, IsEmpty());
 }
 
+TEST(LossPlateau, CreepingAtTheFloorOfTheTaskIsOneTooUntilItIsLeft) {
+  v1::Job job = MakeJob();
+  job.mutable_task()->mutable_temporal_order()->set_time_steps(50);
+  Stream stream(job);
+  const auto creep = [](v1::StepStats* stats) {
+    stats->set_loss(1.41 - 6e-5 * static_cast<double>(stats->step()));
+  };
+
+  stream.Feed(800, creep);
+
+  ASSERT_THAT(stream.changed, SizeIs(1));
+  EXPECT_EQ(stream.changed[0].rule(), v1::RULE_ID_LOSS_PLATEAU);
+  EXPECT_EQ(stream.changed[0].severity(), v1::SEVERITY_INFO);
+  EXPECT_THAT(
+      stream.changed[0].message(),
+      HasSubstr("Nothing of the task's memory is learnt: the median of the last 250 steps"));
+  EXPECT_THAT(stream.changed[0].message(),
+              HasSubstr("That is chance among the four classes (1.386)."));
+  stream.Feed(300, Loss(1.2));
+  EXPECT_EQ(stream.changed.back().state(), v1::Alert::STATE_RESOLVED);
+}
+
 TEST(LossPlateau, AtTheFloorOfTheTaskForLongItIsAWarningThatSaysSo) {
   v1::Job job = MakeJob();
   job.mutable_task()->mutable_adding()->set_time_steps(50);
