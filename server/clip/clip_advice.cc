@@ -126,13 +126,11 @@ void AddPublished(v1::ClipAdvice* advice) {
 
 std::optional<double> ValueThreshold(const EntryMagnitudes& magnitudes) {
   double total = magnitudes.zeros;
-  for (const double count : magnitudes.counts) total += count;
+  for (const auto& bin : magnitudes.bins) total += bin.count;
   double seen = magnitudes.zeros;
-  for (size_t bin = 0; bin < magnitudes.counts.size(); ++bin) {
-    seen += magnitudes.counts[bin];
-    if (magnitudes.counts[bin] > 0.0 && seen >= kEntryQuantile * total) {
-      return std::ldexp(1.0, static_cast<int>(bin) - 39);
-    }
+  for (const auto& bin : magnitudes.bins) {
+    seen += bin.count;
+    if (bin.count > 0.0 && seen >= kEntryQuantile * total) return bin.end;
   }
   return std::nullopt;
 }

@@ -1,7 +1,6 @@
 #ifndef GRADWATCH_SERVER_CLIP_CLIP_ADVICE_H_
 #define GRADWATCH_SERVER_CLIP_CLIP_ADVICE_H_
 
-#include <array>
 #include <cstdint>
 #include <vector>
 
@@ -29,7 +28,11 @@ struct NormHistory {
 
 // How many gradient entries have a magnitude in [2^(i-40), 2^(i-39)); zeros apart.
 struct EntryMagnitudes {
-  std::array<double, 64> counts{};
+  struct Bin {
+    double end;    // All entries of it are below.
+    double count;  // Entries.
+  };
+  std::vector<Bin> bins;  // From small to large.
   double zeros = 0.0;
 };
 

@@ -13,6 +13,7 @@
 #include "server/clip/clip_advice.h"
 #include "server/jobs/job_manager_impl.h"
 #include "server/jobs/shadow_summary.h"
+#include "server/stats/gradient_stats.h"
 
 // Advice on the clip threshold, from what history keeps.
 
@@ -103,13 +104,20 @@ bool TellsOfExplosion(const v1::Alert& alert, const clip::NormHistory& window) {
          (!ended || alert.resolved_step() >= window.first_step);
 }
 
+clip::EntryMagnitudes NoMagnitudes() {
+  clip::EntryMagnitudes magnitudes;
+  for (int bin = 0; bin < stats::kHistogramBins; ++bin) {
+    magnitudes.bins.push_back({stats::BinEdge(bin + 1), 0.0});
+  }
+  return magnitudes;
+}
+
 void AddMagnitudes(const v1::StepStats& stats, clip::EntryMagnitudes* magnitudes) {
   for (const v1::TensorStats& tensor : stats.tensors()) {
-    if (tensor.log2_histogram_size() != static_cast<int>(magnitudes->counts.size())) continue;
+    if (tensor.magnitude_counts().empty()) continue;
     magnitudes->zeros += static_cast<double>(tensor.zeros());
-    for (size_t bin = 0; bin < magnitudes->counts.size(); ++bin) {
-      magnitudes->counts[bin] += tensor.log2_histogram(static_cast<int>(bin));
-    }
+    auto bin = static_cast<size_t>(tensor.magnitude_first_bin());
+    for (const uint32_t count : tensor.magnitude_counts()) magnitudes->bins[bin++].count += count;
   }
 }
 
@@ -145,7 +153,7 @@ class WindowReader {
  private:
   const v1::Job& job_;
   v1::StepStats stats_;
-  clip::EntryMagnitudes magnitudes_;
+  clip::EntryMagnitudes magnitudes_ = NoMagnitudes();
   int64_t steps_ = 0;
   std::array<int64_t, clip::kShadowsMax> clipped_{};
   std::array<double, clip::kShadowsMax> coefficients_{};

@@ -108,25 +108,23 @@ double SumOf(const double* lanes) {
 template <typename S>
 uint8_t BinOf(S value) {
   using Signed = typename Format<S>::SignedBits;
-  constexpr Signed kToBin = kHistogramBinOfOne - Format<S>::kBias;
+  // The exponent, and the two highest bits of the mantissa behind it.
+  constexpr int kDropped = Format<S>::kMantissaBits - 2;
+  constexpr Signed kToBin = kHistogramBinOfOne - kBinsPerOctave * Format<S>::kBias;
   const Signed magnitude = std::bit_cast<Signed>(value) & kMagnitudeMask<S>;
-  const Signed bin = (magnitude >> Format<S>::kMantissaBits) + kToBin;
-  const Signed inside = std::min<Signed>(std::max<Signed>(bin, 0), kHistogramBins - 1);
-  const auto nonfinite = static_cast<Signed>(magnitude >= kInfinityBits<S>);
-  return static_cast<uint8_t>(inside + nonfinite);
+  const Signed bin = (magnitude >> kDropped) + kToBin;
+  return static_cast<uint8_t>(std::min<Signed>(std::max<Signed>(bin, 0), kHistogramBins - 1));
 }
 
-// Counts zeros into bin 0; the caller takes them out.
+// Counts zeros into bin 0 and what is not finite into the last; the caller takes them out.
 template <typename S>
 void CountBlock(const S* values, int64_t n, ChunkSummary<S>* summary) {
   uint8_t bins[kBlock];
   for (int64_t i = 0; i < n; ++i) bins[i] = BinOf(values[i]);
   int64_t i = 0;
-  for (; i + 4 <= n; i += 4) {
+  for (; i + 2 <= n; i += 2) {
     ++summary->bins[0][bins[i]];
     ++summary->bins[1][bins[i + 1]];
-    ++summary->bins[2][bins[i + 2]];
-    ++summary->bins[3][bins[i + 3]];
   }
   for (; i < n; ++i) ++summary->bins[0][bins[i]];
 }
@@ -168,14 +166,20 @@ struct Tally {
     summary.nonfinite += chunk.nonfinite;
     if (histogram == nullptr) return;
     for (size_t bin = 0; bin < kHistogramBins; ++bin) {
-      (*histogram)[bin] +=
-          chunk.bins[0][bin] + chunk.bins[1][bin] + chunk.bins[2][bin] + chunk.bins[3][bin];
+      (*histogram)[bin] += chunk.bins[0][bin] + chunk.bins[1][bin];
     }
     (*histogram)[0] -= static_cast<uint32_t>(chunk.zeros);
+    (*histogram)[kHistogramBins - 1] -= static_cast<uint32_t>(chunk.nonfinite);
   }
 };
 
 }  // namespace
+
+double BinEdge(int bin) {
+  constexpr int kOctaveOfOne = kHistogramBinOfOne / kBinsPerOctave;
+  return std::ldexp(1.0 + static_cast<double>(bin % kBinsPerOctave) / kBinsPerOctave,
+                    bin / kBinsPerOctave - kOctaveOfOne);
+}
 
 template <typename S>
 void SummarizeChunk(absl::Span<const S> chunk, bool with_histogram, ChunkSummary<S>* summary) {

@@ -13,11 +13,17 @@
 // size, and gives the same bits of a norm whichever function asks.
 namespace gradwatch::stats {
 
-// Entries with a magnitude in [2^(bin - 40), 2^(bin - 39)) are counted in `bin`; what is below the
-// first bin or above the last is counted in those. Zeros, NaN and infinities are not.
-constexpr int kHistogramBins = 64;
-constexpr int kHistogramBinOfOne = 40;
+// Entries are counted by magnitude, in four bins of equal width for each power of two: bin b begins
+// at BinEdge(b) = (1 + (b mod 4) / 4) * 2^(b div 4 - 40), so that a quantile is at most a quarter
+// off. What is below the first bin or above the last is counted in those. Zeros, NaN and infinities
+// are not.
+constexpr int kBinsPerOctave = 4;
+constexpr int kHistogramBins = 64 * kBinsPerOctave;
+constexpr int kHistogramBinOfOne = 40 * kBinsPerOctave;
 using Log2Histogram = std::array<uint32_t, kHistogramBins>;
+
+// Where a bin, 0 to kHistogramBins, begins; that of the last plus one is where the last one ends.
+GRADWATCH_ENGINE_API double BinEdge(int bin);
 
 struct TensorSummary {
   double norm = 0.0;      // L2. NaN or infinite exactly when an entry is.
@@ -38,9 +44,9 @@ struct ChunkSummary {
   S largest = S(0);             // Of the magnitudes; NaN left out.
   int64_t zeros = 0;
   int64_t nonfinite = 0;
-  // Four counters for each bin: successive entries often share a bin, and would wait for each
-  // other's store. The bin after the last takes NaN and infinities, bin 0 the zeros too.
-  uint32_t bins[4][kHistogramBins + 1];
+  // Two counters for each bin: successive entries often share a bin, and would wait for each
+  // other's store. The last one takes NaN and infinities, too, bin 0 the zeros.
+  uint32_t bins[2][kHistogramBins];
 };
 
 // Reads one chunk; its bins only when `with_histogram`.

@@ -60,7 +60,12 @@ void FillTensorStats(const stats::TensorSummary& summary, const stats::Log2Histo
   message->set_zeros(summary.zeros);
   message->set_nonfinite(summary.nonfinite);
   if (histogram == nullptr) return;
-  for (const uint32_t count : *histogram) message->add_log2_histogram(count);
+  const auto is_empty = [](uint32_t count) { return count == 0; };
+  const auto first = std::find_if_not(histogram->begin(), histogram->end(), is_empty);
+  if (first == histogram->end()) return;
+  const auto end = std::find_if_not(histogram->rbegin(), histogram->rend(), is_empty).base();
+  message->set_magnitude_first_bin(static_cast<int32_t>(first - histogram->begin()));
+  message->mutable_magnitude_counts()->Add(first, end);
 }
 
 void FillOrigin(const nn::NonFinite& origin, v1::NonFiniteOrigin* message) {

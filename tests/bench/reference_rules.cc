@@ -6,6 +6,8 @@
 #include <functional>
 #include <utility>
 
+#include "server/stats/gradient_stats.h"
+
 namespace gradwatch::bench {
 namespace {
 
@@ -44,11 +46,13 @@ bool NonFinite(const v1::StepStats& stats) {
          !std::isfinite(stats.loss());
 }
 
-// A bin holds [2^(bin-40), 2^(bin-39)); its middle is 1.5 times the lower end.
+// By the middle of each bin.
 double MeanMagnitude(const v1::TensorStats& tensor, int64_t size) {
   double sum = 0.0;
-  for (int bin = 0; bin < tensor.log2_histogram_size(); ++bin) {
-    sum += tensor.log2_histogram(bin) * 1.5 * std::ldexp(1.0, bin - 40);
+  int bin = tensor.magnitude_first_bin();
+  for (const uint32_t count : tensor.magnitude_counts()) {
+    sum += count * 0.5 * (stats::BinEdge(bin) + stats::BinEdge(bin + 1));
+    ++bin;
   }
   return sum / static_cast<double>(size);
 }

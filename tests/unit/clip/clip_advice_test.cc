@@ -378,9 +378,7 @@ TEST(AdviseOnClippingTest, StatesHowTheLossIsReduced) {
 
 TEST(AdviseOnClippingTest, AThresholdForEntriesComesFromTheirMagnitudes) {
   AdviceInputs inputs = Sgd(Even(1.0, 3.0, 500));
-  inputs.magnitudes.counts[36] = 9'980;  // [2^-4, 2^-3).
-  inputs.magnitudes.counts[38] = 15;     // [2^-2, 2^-1).
-  inputs.magnitudes.counts[40] = 5;      // [1, 2).
+  inputs.magnitudes.bins = {{0.125, 9'980}, {0.25, 0}, {0.5, 15}, {2.0, 5}};
   const v1::ClipAdvice with = AdviseOnClipping(inputs);
   inputs.magnitudes = {};
   const v1::ClipAdvice without = AdviseOnClipping(inputs);

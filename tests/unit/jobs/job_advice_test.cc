@@ -92,14 +92,15 @@ TEST_F(JobAdviceTest, ForgetsExplosionsThatAreOverBeforeTheWindow) {
 TEST_F(JobAdviceTest, AThresholdForEntriesComesFromRecordedHistograms) {
   script_->step_stats = [](v1::StepStats* stats) {
     v1::TensorStats* tensor = stats->add_tensors();
-    for (int bin = 0; bin < 64; ++bin) tensor->add_log2_histogram(bin == 30 ? 1000 : 0);
+    tensor->set_magnitude_first_bin(4 * 30 + 1);
+    for (const uint32_t count : {0, 1000, 0}) tensor->add_magnitude_counts(count);
   };
   v1::CreateJobRequest request = RequestOf("x", 200);
   request.mutable_job()->set_statistics_level(v1::STATISTICS_LEVEL_FULL);
   ASSERT_TRUE(manager().Create(request).ok());
   AwaitState("jobs/x", v1::Job::STATE_SUCCEEDED);
 
-  EXPECT_EQ(Advice(Request()).value_threshold(), 1.0 / 512) << "the end of [2^-10, 2^-9)";
+  EXPECT_EQ(Advice(Request()).value_threshold(), 1.75 / 1024) << "the end of [1.5, 1.75) / 1024";
 }
 
 TEST_F(JobAdviceTest, AJobThatHasNotRunGetsTheStartValues) {

@@ -34,7 +34,7 @@ Records RandomRecords(int64_t first, int count, unsigned seed) {
       v1::TensorStats* tensor = stats.add_tensors();
       tensor->set_norm(number(random));
       for (int bin = 0; bin < 16; ++bin) {
-        tensor->add_log2_histogram(static_cast<uint32_t>(random() % 300));
+        tensor->add_magnitude_counts(static_cast<uint32_t>(random() % 300));
       }
     }
     records.push_back(MakeRecord(stats));

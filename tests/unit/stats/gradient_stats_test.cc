@@ -35,8 +35,9 @@ Reference SlowSummary(const std::vector<S>& values) {
     } else if (magnitude == 0.0) {
       ++expected.zeros;
     } else {
-      const int bin = std::ilogb(magnitude) + 40;
-      ++expected.histogram[static_cast<size_t>(std::min(std::max(bin, 0), 63))];
+      size_t bin = 0;
+      while (bin < 255 && magnitude >= BinEdge(static_cast<int>(bin) + 1)) ++bin;
+      ++expected.histogram[bin];
     }
   }
   return expected;
@@ -152,8 +153,16 @@ TEST(GradientStatsDouble, HistogramCountsSubnormalsInTheFirstBin) {
   Summarize<double>(values, &histogram);
 
   EXPECT_EQ(histogram[0], 1U);
-  EXPECT_EQ(histogram[63], 1U);
+  EXPECT_EQ(histogram[255], 1U);
   EXPECT_EQ(histogram[kHistogramBinOfOne], 1U);
+}
+
+TEST(BinEdge, DividesEachPowerOfTwoEvenly) {
+  EXPECT_EQ(BinEdge(kHistogramBinOfOne), 1.0);
+  EXPECT_EQ(BinEdge(kHistogramBinOfOne + 3), 1.75);
+  EXPECT_EQ(BinEdge(kHistogramBinOfOne - 1), 0.875);
+  EXPECT_EQ(BinEdge(0), std::ldexp(1.0, -40));
+  EXPECT_EQ(BinEdge(kHistogramBins), std::ldexp(1.0, 24));
 }
 
 TEST(CombineNorms, IsTheRootOfTheSumOfSquares) {
