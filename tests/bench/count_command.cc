@@ -6,6 +6,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 #include "nlohmann/json.hpp"
+#include "server/base/status.h"
 #include "server/nn/engine_level.h"
 #include "tests/bench/commands.h"
 #include "tests/bench/flags.h"
@@ -25,7 +26,7 @@ constexpr char kDescription[] =
     "its start and its stop. tests/bench/instruction_counts runs this under callgrind.";
 
 constexpr char kFooter[] = R"(
-Cases are all combinations of --cell, --shape and --stats, on one thread, with Adam and a global norm
+Cases are all combinations of --cell, --shape, --stats and --diagnostics, on one thread, with Adam and a global norm
 of 1. Shapes beside the presets: features (8 rows, 12 time steps, 24 inputs, 64 units) and tokens (the
 same with an embedding and 29 symbols).
 
@@ -39,6 +40,7 @@ struct Flags {
   std::string cells = "lstm,gru,rnn";
   std::string shapes = "features,tokens";
   std::string stats = "off,full";
+  std::string diagnostics = "default";
   int steps = 3;
 };
 
@@ -63,6 +65,20 @@ absl::StatusOr<std::vector<Shape>> ShapesNamed(const std::string& names) {
   return shapes;
 }
 
+// One case for each of `names`; at level off, where none of them is measured, one in all.
+absl::Status AddWithDiagnostics(const std::string& names, const std::string& case_name,
+                                const StepSettings& settings, std::vector<Case>* cases) {
+  for (const absl::string_view name : absl::StrSplit(names, ',')) {
+    Case each = {case_name, settings};
+    ASSIGN_OR_RETURN(each.settings.diagnostics, DiagnosticsNamed(name));
+    const bool off = settings.statistics == v1::STATISTICS_LEVEL_OFF;
+    if (name != "default" && !off) absl::StrAppend(&each.name, "+", name);
+    cases->push_back(std::move(each));
+    if (off) break;
+  }
+  return absl::OkStatus();
+}
+
 absl::StatusOr<std::vector<Case>> CasesOf(const Flags& flags) {
   const absl::StatusOr<std::vector<Shape>> shapes = ShapesNamed(flags.shapes);
   if (!shapes.ok()) return shapes.status();
@@ -74,12 +90,12 @@ absl::StatusOr<std::vector<Case>> CasesOf(const Flags& flags) {
       for (const absl::string_view stats : absl::StrSplit(flags.stats, ',')) {
         const absl::StatusOr<v1::StatisticsLevel> level = StatisticsNamed(stats);
         if (!level.ok()) return level.status();
-        Case each;
-        each.name = absl::StrCat(cell_name, " ", shape.name, " ", stats);
-        each.settings.cell = *cell;
-        each.settings.shape = shape;
-        each.settings.statistics = *level;
-        cases.push_back(std::move(each));
+        StepSettings settings;
+        settings.cell = *cell;
+        settings.shape = shape;
+        settings.statistics = *level;
+        const std::string name = absl::StrCat(cell_name, " ", shape.name, " ", stats);
+        RETURN_IF_ERROR(AddWithDiagnostics(flags.diagnostics, name, settings, &cases));
       }
     }
   }
@@ -123,6 +139,10 @@ int RunCount(absl::Span<const std::string> args) {
   app.add_option("--cell", flags.cells, "Cells, a comma list of lstm, gru and rnn");
   app.add_option("--shape", flags.shapes, "features, tokens, presets, a comma list");
   app.add_option("--stats", flags.stats, "Statistics, a comma list of off, basic and full");
+  app.add_option(
+      "--diagnostics", flags.diagnostics,
+      "What is measured beside, a comma list of default, none, compare, recurrent, probe "
+      "and noise, each at every step");
   app.add_option("--steps", flags.steps, "Steps that are counted")->check(CLI::Range(1, 1000));
   if (const auto code = ParseFlags(app, args)) return *code;
 

@@ -11,6 +11,7 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/match.h"
 #include "nlohmann/json.hpp"
+#include "server/base/status.h"
 #include "server/nn/engine_level.h"
 #include "tests/bench/commands.h"
 #include "tests/bench/flags.h"
@@ -52,6 +53,7 @@ struct StepFlags {
   double clip = 1.0;
   int threads = 1;
   std::string stats = "off";
+  std::string diagnostics = "default";
   int64_t warmup = 3;
   int64_t steps_min = 10;
   double seconds_min = 2.0;
@@ -84,6 +86,9 @@ void Bind(StepFlags* flags, CLI::App* app) {
       ->check(CLI::Range(1, 1024));
   app->add_option("--stats", flags->stats, "off (or none), basic, full")
       ->check(CLI::IsMember({"off", "none", "basic", "full"}));
+  app->add_option("--diagnostics", flags->diagnostics,
+                  "What is measured beside: default, none, or one of compare, recurrent, probe and "
+                  "noise, at every step");
   app->add_option("--warmup", flags->warmup, "Steps thrown away")->check(CLI::PositiveNumber);
   app->add_option("--min-steps", flags->steps_min, "Time at least so many steps")
       ->check(CLI::PositiveNumber);
@@ -227,6 +232,7 @@ absl::Status RunShape(const StepFlags& flags, const Shape& shape) {
   if (!cell.ok()) return cell.status();
   const absl::StatusOr<v1::StatisticsLevel> statistics = StatisticsNamed(flags.stats);
   if (!statistics.ok()) return statistics.status();
+  ASSIGN_OR_RETURN(settings.diagnostics, DiagnosticsNamed(flags.diagnostics));
   settings.cell = *cell;
   settings.layers = flags.layers;
   settings.shape = shape;

@@ -116,6 +116,7 @@ v1::Job JobOf(const StepSettings& settings) {
   job.mutable_training()->set_step_limit(1'000'000'000);
   job.mutable_evaluation()->set_every_steps(0);
   job.set_statistics_level(settings.statistics);
+  *job.mutable_diagnostics() = settings.diagnostics;
   train::FillDefaults(&job);
   return job;
 }
@@ -128,6 +129,24 @@ absl::StatusOr<v1::StatisticsLevel> StatisticsNamed(absl::string_view name) {
   if (name == "full") return v1::STATISTICS_LEVEL_FULL;
   return absl::InvalidArgumentError(
       absl::StrCat("--stats: '", name, "' is unknown; known are off, basic and full"));
+}
+
+absl::StatusOr<v1::Diagnostics> DiagnosticsNamed(absl::string_view name) {
+  v1::Diagnostics diagnostics;
+  if (name == "default") return diagnostics;
+  diagnostics.set_compare_steps(name == "compare");
+  if (name == "recurrent") {
+    diagnostics.set_recurrent_every_steps(1);
+  } else if (name == "probe") {
+    diagnostics.set_probe_every_steps(1);
+  } else if (name == "noise") {
+    diagnostics.set_noise_every_steps(1);
+  } else if (name != "compare" && name != "none") {
+    return absl::InvalidArgumentError(
+        absl::StrCat("--diagnostics: '", name,
+                     "' is unknown; known are default, none, compare, recurrent, probe, noise"));
+  }
+  return diagnostics;
 }
 
 absl::StatusOr<std::unique_ptr<train::Trainer>> NewStepTrainer(const StepSettings& settings) {
