@@ -343,11 +343,12 @@ Observation ObserveOscillation(const Context& context) {
   seen.known = context.stats.has_gradient_cosine() && average.count() > 0;
   if (!seen.known) return seen;
   const double limit = context.settings.threshold;
-  seen.clauses[0] = {.holds = average.value() < limit,
+  // Where the loss falls well all the same, the steps are as large as they can usefully be.
+  seen.clauses[0] = {.holds = average.value() < limit && !context.baselines.LearnsWell(),
                      .value = average.value(),
                      .threshold = limit,
                      .smaller_is_worse = true};
-  seen.clear = average.value() > limit * kCosineResolvePart;
+  seen.clear = average.value() > limit * kCosineResolvePart || context.baselines.LearnsWell();
   seen.severity = v1::SEVERITY_INFO;
   return seen;
 }

@@ -275,7 +275,10 @@ std::vector<Row> Rows() {
       {v1::RULE_ID_OSCILLATION,
        "OSCILLATION",
        "Successive gradients point against each other: the steps are too large.",
-       "moving average of gradient_cosine < threshold (diagnostics.compare_steps)",
+       absl::StrCat(
+           "moving average of gradient_cosine < threshold (diagnostics.compare_steps), unless "
+           "the loss is below ",
+           Text(100 * kLearntPart), " % of the first or falls fast"),
        v1::SEVERITY_INFO,
        "BASIC",
        {-1.0, 0.0},
@@ -312,7 +315,7 @@ std::vector<Row> Rows() {
        {0.0, 100.0},
        {.threshold = kClipLooseShare,
         .second_threshold = kClipLooseSpikesPer100,
-        .warmup_steps = 20,
+        .warmup_steps = kClipLooseSamplesMin,
         .for_steps = 1,
         .resolve_steps = 100,
         .cooldown_steps = 100}},

@@ -65,6 +65,8 @@ void FillTensorStats(const stats::TensorSummary& summary, const stats::Log2Histo
   if (first == histogram->end()) return;
   const auto end = std::find_if_not(histogram->rbegin(), histogram->rend(), is_empty).base();
   message->set_magnitude_first_bin(static_cast<int32_t>(first - histogram->begin()));
+  // Room for all, so that later steps need none.
+  message->mutable_magnitude_counts()->Reserve(stats::kHistogramBins);
   message->mutable_magnitude_counts()->Add(first, end);
 }
 

@@ -12,6 +12,7 @@
 #include "server/alerts/rule_engine.h"
 #include "server/jobs/validate.h"
 #include "server/train/trainer.h"
+#include "tests/bench/detection_cause.h"
 #include "tests/bench/reference_rules.h"
 
 namespace gradwatch::bench {
@@ -73,6 +74,7 @@ absl::StatusOr<RunResult> RunOne(const RunFamily& family, uint64_t seed) {
   alerts::RuleEngine engine(job);
   std::vector<Watched> references;
   for (NamedReferenceRule& rule : NewReferenceRules(job)) references.push_back({std::move(rule)});
+  CauseWatch watch(family);
   v1::StepStats stats;
   std::vector<v1::Alert> changed;
   while (result.steps < family.steps && (*trainer)->nonfinite_in_a_row() < kNonFiniteMax) {
@@ -80,10 +82,12 @@ absl::StatusOr<RunResult> RunOne(const RunFamily& family, uint64_t seed) {
     ++result.steps;
     const bool finite = std::isfinite(stats.loss()) && stats.nonfinite_count() == 0;
     if (result.lost_at < 0 && !finite) result.lost_at = stats.step();
+    watch.Observe(stats);
     engine.Observe(stats, absl::UnixEpoch(), &changed);
     for (Watched& reference : references) reference.Observe(stats, &result.firings);
   }
   AddOurs(engine, &result.firings);
+  result.shown = watch.shown();
   return result;
 }
 

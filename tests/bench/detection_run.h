@@ -2,6 +2,7 @@
 #define GRADWATCH_TESTS_BENCH_DETECTION_RUN_H_
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -30,11 +31,16 @@ struct RunResult {
   int64_t steps = 0;     // Made.
   int64_t lost_at = -1;  // The first step whose loss or gradient was not finite; -1 for none.
   std::vector<Firing> firings;
+  // For how many steps what the cause leads to could be seen in the loss or the norm by plain
+  // arithmetic (see detection_cause.h); absent for causes that are always there.
+  std::optional<int64_t> shown = std::nullopt;
 
-  // The cause acted for at least ten steps.
-  bool cause_lasts() const {
+  // The label says that the cause acted for at least ten steps.
+  bool labelled() const {
     return family->lasts >= 10 && steps - family->onset >= 10 && family->cause != "healthy";
   }
+  // And it did.
+  bool cause_lasts() const { return labelled() && shown.value_or(10) >= 10; }
 };
 
 // Trains one run at level FULL, with our rules as they are by default and the reference rules

@@ -37,15 +37,27 @@ class Scorer {
         if (run.family->cause == name) Add(run, cause);
       }
     }
-    for (const auto& [what, seeds] : mistakes_) {
-      scores_.mistakes.push_back(absl::StrCat(what, " (seeds ", absl::StrJoin(seeds, " "), ")"));
-    }
+    scores_.mistakes = Lines(mistakes_);
+    scores_.absent = Lines(absent_);
   }
 
   Scores Take() && { return std::move(scores_); }
 
  private:
+  using SeedsBySubject = std::map<std::string, std::set<uint64_t>>;
+
+  static std::vector<std::string> Lines(const SeedsBySubject& subjects) {
+    std::vector<std::string> lines;
+    for (const auto& [what, seeds] : subjects) {
+      lines.push_back(absl::StrCat(what, " (seeds ", absl::StrJoin(seeds, " "), ")"));
+    }
+    return lines;
+  }
+
   void Add(const RunResult& run, const Cause& cause) {
+    if (run.labelled() && !run.cause_lasts()) {
+      absent_[absl::StrCat(run.family->cause, ": ", run.family->name)].insert(run.seed);
+    }
     const FirstSteps first = FirstStepsOf(run);
     const bool healthy = run.family->cause == "healthy";
     if (healthy) {
@@ -77,6 +89,7 @@ class Scorer {
       const auto at = fired.find(rule);
       const bool expected = cause.expected.contains(rule);
       const bool found = expected && at != fired.end() && at->second >= run.family->onset;
+      if (expected && run.labelled()) score.recall_of_labels.Count(found);
       if (expected && run.cause_lasts()) score.recall.Count(found);
       if (found) {
         earliest = std::min(earliest, at->second);
@@ -90,6 +103,7 @@ class Scorer {
     }
     const bool found = earliest != std::numeric_limits<int64_t>::max();
     AddWarning(run, earliest, &all);
+    if (run.labelled()) all.recall_of_labels.Count(found);
     if (!run.cause_lasts()) return;
     all.recall.Count(found);
     scores_.causes[run.family->cause][group].Count(found);
@@ -109,7 +123,8 @@ class Scorer {
   }
 
   std::map<std::string, std::set<std::string>> known_;  // Rules that fired anywhere, by group.
-  std::map<std::string, std::set<uint64_t>> mistakes_;
+  SeedsBySubject mistakes_;
+  SeedsBySubject absent_;
   Scores scores_;
 };
 

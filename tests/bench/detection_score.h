@@ -32,10 +32,12 @@ struct Share {
 
 // What one rule, or one group of rules, is worth.
 struct Score {
-  // Of the runs with a cause that lasts ten steps and that the rule is expected to find (for a
-  // group: all such runs), those where it (one of the group's expected rules) fired after the
-  // onset.
+  // Of the runs with a cause that lasts ten steps, and shows, and that the rule is expected to find
+  // (for a group: all such runs), those where it (one of the group's expected rules) fired after
+  // the onset.
   Share recall;
+  // The same with runs whose label says so although it did not show.
+  Share recall_of_labels;
   // Of the runs where it fired (for a group: of the pairs of a run and a rule that fired), those
   // whose cause allows it.
   Share precision;
@@ -52,6 +54,8 @@ struct Scores {
   std::map<std::string, Score> groups;
   std::map<std::string, std::map<std::string, Score>> rules;   // By group.
   std::map<std::string, std::map<std::string, Share>> causes;  // Recall, by cause and group.
+  // Runs whose cause did not show, in the same form.
+  std::vector<std::string> absent;
   // "explosion: family (seeds 1 3): not found", and the like; our own rules' only.
   std::vector<std::string> mistakes;
 };

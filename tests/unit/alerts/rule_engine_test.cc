@@ -387,7 +387,8 @@ INSTANTIATE_TEST_SUITE_P(Rules, PromptRule, testing::ValuesIn([] {
                                                c.rule == v1::RULE_ID_CLIP_SATURATED ||
                                                c.rule == v1::RULE_ID_CLIP_TOO_LOOSE ||
                                                c.rule == v1::RULE_ID_LOSS_PLATEAU ||
-                                               c.rule == v1::RULE_ID_UPDATE_RATIO;
+                                               c.rule == v1::RULE_ID_UPDATE_RATIO ||
+                                               c.rule == v1::RULE_ID_OSCILLATION;
                              if (!slow) prompt.push_back(c);
                            }
                            return prompt;

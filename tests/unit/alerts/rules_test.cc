@@ -37,6 +37,11 @@ v1::StepStats RandomStep(int64_t step, const Temper& temper, std::mt19937* rando
   stats.set_clip_coefficient(stats.clipped() ? 0.1 * uniform(*random) : 1.0);
   stats.set_update_norm(burst * Spread(0.1, restlessness, random));
   stats.mutable_growth()->set_growth_factor(Spread(0.9, 0.3 * restlessness, random));
+  stats.set_gradient_cosine(std::cos(0.05 * static_cast<double>(step) * restlessness) *
+                            std::min(1.0, restlessness));
+  for (int layer = 0; layer < 2; ++layer) {
+    stats.add_recurrent()->add_sigma_max(Spread(1.0, restlessness, random));
+  }
   const double blowup = Spread(10.0, restlessness, random);
   const double ratio = Spread(1e-3, 6 * restlessness, random);
   for (v1::TensorStats& tensor : *stats.mutable_tensors()) {
@@ -53,6 +58,7 @@ v1::StepStats RandomStep(int64_t step, const Temper& temper, std::mt19937* rando
     }
     layer.set_hidden_max_abs(Spread(500.0, restlessness, random));
     layer.set_saturated_share(uniform(*random));
+    layer.set_activation_slope(std::min(1.0, Spread(0.05, restlessness, random)));
     for (int gate = 0; gate < 4; ++gate) layer.set_gate_closed_share(gate, uniform(*random));
   }
   return stats;

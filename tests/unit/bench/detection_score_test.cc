@@ -1,11 +1,13 @@
 // The scores of the detection benchmark, over results written by hand.
 #include "tests/bench/detection_score.h"
 
+#include <cmath>
 #include <string>
 #include <vector>
 
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "tests/bench/detection_cause.h"
 
 namespace gradwatch::bench {
 namespace {
@@ -70,6 +72,61 @@ TEST(ScoreRunsTest, LeavesOutACauseThatActedForLessThanTenSteps) {
   const Scores scores = ScoreRuns(world.corpus, {world.Exploded(21, {Ours("FINITE", 21)})});
 
   EXPECT_EQ(scores.groups.at(kOurRules).recall.all, 0);
+}
+
+TEST(ScoreRunsTest, LeavesOutACauseThatDidNotShowAndListsIt) {
+  const World world;
+  RunResult saturated = world.Exploded(60, {});
+  saturated.shown = 9;
+  RunResult exploded = world.Exploded(60, {Ours("RUNS_AWAY", 40)});
+  exploded.shown = 10;
+
+  const Scores scores = ScoreRuns(world.corpus, {saturated, exploded});
+
+  EXPECT_EQ(scores.groups.at(kOurRules).recall.all, 1);
+  EXPECT_EQ(scores.groups.at(kOurRules).recall_of_labels.all, 2);
+  EXPECT_THAT(scores.absent, ElementsAre("explosion: loud (seeds 3)"));
+  EXPECT_THAT(scores.mistakes, testing::IsEmpty());
+}
+
+v1::StepStats StepOf(double loss, double norm) {
+  v1::StepStats stats;
+  stats.set_loss(loss);
+  stats.set_norm_before(norm);
+  return stats;
+}
+
+TEST(CauseWatchTest, SeesLossesAndNormsThatExplode) {
+  const World world;
+  CauseWatch watch(world.explosion);
+
+  for (int i = 0; i < 20; ++i) watch.Observe(StepOf(1.0, 2.0));
+  EXPECT_EQ(watch.shown(), 0);
+  watch.Observe(StepOf(10.5, 2.0));
+  watch.Observe(StepOf(1.0, 20.5));
+  watch.Observe(StepOf(std::nan(""), 2.0));
+
+  EXPECT_EQ(watch.shown(), 3);
+}
+
+TEST(CauseWatchTest, SeesALossThatStandsStill) {
+  World world;
+  world.explosion.cause = "plateau";
+  CauseWatch falls(world.explosion), stands(world.explosion);
+
+  for (int i = 0; i < 300; ++i) {
+    falls.Observe(StepOf(1.0 - 0.002 * i, 1.0));
+    stands.Observe(StepOf(1.0 - 0.0001 * i, 1.0));
+  }
+
+  EXPECT_EQ(falls.shown(), 0);
+  EXPECT_EQ(stands.shown(), 101);
+}
+
+TEST(CauseWatchTest, LeavesSettingsAlone) {
+  const World world;
+
+  EXPECT_FALSE(CauseWatch(world.healthy).shown().has_value());
 }
 
 TEST(ScoreRunsTest, TakesARuleThatFollowsFromTheCauseForTrue) {
