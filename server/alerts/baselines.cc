@@ -85,10 +85,14 @@ void Baselines::Observe(const v1::StepStats& stats, const Layout& layout) {
   if (stats.has_growth()) log_growth.Add(std::log(stats.growth().growth_factor()));
 }
 
-bool Baselines::LearnsWell() const {
+bool Baselines::LearnsWell() const { return LossIsBelow(kFallsFastPart); }
+
+bool Baselines::Learns() const { return LossIsBelow(kFallsPart); }
+
+bool Baselines::LossIsBelow(double share_of_median) const {
   if (!first_loss.has_value()) return false;
   return loss_ema.value() < kLearntPart * *first_loss ||
-         loss_ema.value() < kFallsFastPart * recent_losses.Quantile(0.5);
+         loss_ema.value() < share_of_median * recent_losses.Quantile(0.5);
 }
 
 void Baselines::ObserveLoss(double loss) {

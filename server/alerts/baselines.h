@@ -60,6 +60,8 @@ struct WeightNorm {
 struct Baselines {
   // The loss has come down so far, or falls so fast, that bursts of the gradient do no harm.
   bool LearnsWell() const;
+  // The loss falls at all, or is near nothing.
+  bool Learns() const;
 
   int64_t nonfinite_in_a_row = 0;
 
@@ -97,6 +99,7 @@ struct Baselines {
   void LoadState(stats::StateReader* reader);
 
  private:
+  bool LossIsBelow(double share_of_median) const;
   void ObserveLoss(double loss);
   void ObserveNorm(const v1::StepStats& stats);
   void ObserveTensors(const v1::StepStats& stats, const Layout& layout);

@@ -343,12 +343,12 @@ Observation ObserveOscillation(const Context& context) {
   seen.known = context.stats.has_gradient_cosine() && average.count() > 0;
   if (!seen.known) return seen;
   const double limit = context.settings.threshold;
-  // Where the loss falls well all the same, the steps are as large as they can usefully be.
-  seen.clauses[0] = {.holds = average.value() < limit && !context.baselines.LearnsWell(),
+  // Where the loss falls all the same, the steps are as large as they can usefully be.
+  seen.clauses[0] = {.holds = average.value() < limit && !context.baselines.Learns(),
                      .value = average.value(),
                      .threshold = limit,
                      .smaller_is_worse = true};
-  seen.clear = average.value() > limit * kCosineResolvePart || context.baselines.LearnsWell();
+  seen.clear = average.value() > limit * kCosineResolvePart || context.baselines.Learns();
   seen.severity = v1::SEVERITY_INFO;
   return seen;
 }

@@ -278,7 +278,7 @@ std::vector<Row> Rows() {
        absl::StrCat(
            "moving average of gradient_cosine < threshold (diagnostics.compare_steps), unless "
            "the loss is below ",
-           Text(100 * kLearntPart), " % of the first or falls fast"),
+           Text(100 * kLearntPart), " % of the first or falls"),
        v1::SEVERITY_INFO,
        "BASIC",
        {-1.0, 0.0},

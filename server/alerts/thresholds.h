@@ -32,8 +32,9 @@
 //   was solved: true bursts, norms of 1 to 178 over a median near 0.01. (c) 1 of 5 seeds, at 20:
 //   the loss jumped to 61 times the first. (d) 4 of 5 seeds.
 //
-// R7 to R13, R15 to R17 and UPDATE_SPIKE came later. They are in rule_calibration_test's short runs,
-// where none of them but R16 fires, but their limits are not tuned on recorded runs of their own causes.
+// R7 to R13, R15 to R17 and UPDATE_SPIKE came later. They are in rule_calibration_test's short
+// runs, where none of them but R16 fires, but their limits are not tuned on recorded runs of their
+// own causes.
 namespace gradwatch::alerts {
 
 // R1 NON_FINITE: non-finite steps in a row.
@@ -63,6 +64,7 @@ constexpr int kSpikeSamplesMin = 64;
 // below this part of the median of the last ones. Then the gradient of a breakthrough stands out.
 constexpr double kLearntPart = 0.02;
 constexpr double kFallsFastPart = 0.9;
+constexpr double kFallsPart = 0.97;  // It falls at all; of OSCILLATION.
 
 // R5 RECURRENT_EXPANSION and R6 VANISHING_THROUGH_TIME: the growth factor's moving average (of its
 // logarithm), or the decades over the back-propagated length that follow from it.
@@ -176,8 +178,8 @@ constexpr double kSigmaOverFirstResolvePart = 0.8;
 
 // R16 OSCILLATION: moving average of the cosine between successive gradients. Recorded, held for 50
 // steps: -0.6 to -0.97 in runs with plain SGD that learn well, at the largest rate that they bear;
-// -0.95 to -1 where the rate is too large. So it is an INFO, and none while the loss falls fast or
-// is near nothing.
+// -0.95 to -1 where the rate is too large. So it is an INFO, and none while the loss falls or is
+// near nothing.
 constexpr double kCosineEmaBeta = 0.98;
 constexpr double kCosineLow = -0.3;
 constexpr double kCosineResolvePart = 1.0 / 3.0;  // -0.3 gives -0.1.
