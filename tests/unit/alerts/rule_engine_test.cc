@@ -127,8 +127,12 @@ Symptom KeepGateClosed(double share) {
   return Layer([share](v1::LayerTimeStats* layer) { layer->set_gate_closed_share(1, share); });
 }
 
+// While the loss stands still.
 Symptom Cosine(double cosine) {
-  return [cosine](v1::StepStats* stats) { stats->set_gradient_cosine(cosine); };
+  return [cosine](v1::StepStats* stats) {
+    stats->set_gradient_cosine(cosine);
+    stats->set_loss(1.0);
+  };
 }
 
 // The largest singular values of two layers, the second one a gated layer's.
@@ -856,6 +860,17 @@ TEST(Oscillation, NeedsGradientsThatAreCompared) {
   stream.Feed(40, Cosine(-0.5));
 
   stream.Feed(500, [](v1::StepStats* stats) { stats->clear_gradient_cosine(); });
+
+  EXPECT_THAT(stream.changed, IsEmpty());
+}
+
+TEST(Oscillation, IsNoneWhileTheLossFalls) {
+  Stream stream(MakeJob());
+
+  stream.Feed(200, [](v1::StepStats* stats) {
+    stats->set_gradient_cosine(-0.9);
+    stats->set_loss(std::exp(-0.005 * static_cast<double>(stats->step())));
+  });
 
   EXPECT_THAT(stream.changed, IsEmpty());
 }
