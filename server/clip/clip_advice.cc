@@ -225,7 +225,10 @@ class Adviser {
 
   void ChooseForSgd() {
     advice_.set_basis(v1::ClipAdvice::BASIS_STEP_SIZE);
-    Recommend(RoundDown125(norms().p10()));
+    const bool stuck = inputs_.stands_still && inputs_.window.clipped_steps == 0;
+    const double p10 = RoundDown125(norms().p10());
+    Recommend(stuck ? std::min(p10, kStartExploding) : p10);
+    if (stuck && p10 > kStartExploding) return ExplainStuck();
     // Never above the 90th percentile.
     double bolder = RoundDown125(norms().p50());
     if (bolder == advice_.recommended().max_norm()) bolder = RoundUp125(bolder * 1.01);
@@ -233,6 +236,16 @@ class Adviser {
     advice_.set_reason(absl::StrCat(
         "With SGD the threshold sets the size of most steps: the 10th percentile of the norms ",
         Newest(), ", ", Text(norms().p10()), ", rounded down."));
+  }
+
+  // The norms say where a network stands that learns nothing.
+  void ExplainStuck() {
+    OrElse(kStart);
+    advice_.set_reason(absl::StrCat(
+        "The loss stands still and no step was clipped, so the norms ", Newest(),
+        " (10th percentile ", Text(norms().p10()),
+        ") are not those of a network that learns: start with ", Text(kStartExploding),
+        ", the lower of the usual values, and look again after ", kStepsAnew, " steps with it."));
   }
 
   void ChooseForAdam() {

@@ -43,15 +43,18 @@ struct AdviceInputs {
   NormHistory kept;    // All that are kept.
   int64_t wanted_steps = kAdviceStepsDefault;
   int explosion_alerts = 0;        // See v1::ClipAdvice.
+  bool stands_still = false;       // LOSS_PLATEAU fires at the end of the window.
   EntryMagnitudes magnitudes;      // Of the window; all 0 when not recorded.
   std::vector<double> thresholds;  // Whose effect is wanted; finite, above 0.
 };
 
 // The threshold that METHOD's rules give: SGD from the 10th percentile (the median as the bolder
-// choice, never above the 90th), rounded down; Adam from the 90th (95th), rounded up; an exploding
-// gradient the median, at most 1, rounded down; below kAdviceStepsMin steps 1, or 0.5 where an
-// explosion was seen. All of them 1, 2 or 5 times a power of ten, and at least ten times the
-// smallest gradient that Adam's epsilon resolves. Fills all but `shadows`. Pure; any thread.
+// choice, never above the 90th), rounded down, and at most 0.5 when the loss stands still and
+// nothing was clipped, because such norms are not those of a network that learns; Adam from the
+// 90th (95th), rounded up; an exploding gradient the median, at most 1, rounded down; below
+// kAdviceStepsMin steps 1, or 0.5 where an explosion was seen. All of them 1, 2 or 5 times a power
+// of ten, and at least ten times the smallest gradient that Adam's epsilon resolves. Fills all but
+// `shadows`. Pure; any thread.
 GRADWATCH_ENGINE_API v1::ClipAdvice AdviseOnClipping(const AdviceInputs& inputs);
 
 // Of finite norms in any order; not empty.

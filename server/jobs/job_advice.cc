@@ -112,6 +112,12 @@ clip::EntryMagnitudes NoMagnitudes() {
   return magnitudes;
 }
 
+bool StandsStill(const v1::Alert& alert, const clip::NormHistory& window) {
+  return alert.rule() == v1::RULE_ID_LOSS_PLATEAU && alert.firing_step() <= window.last_step &&
+         (alert.state() == v1::Alert::STATE_FIRING ||
+          alert.resolve_reason() == v1::Alert::RESOLVE_REASON_JOB_ENDED);
+}
+
 void AddMagnitudes(const v1::StepStats& stats, clip::EntryMagnitudes* magnitudes) {
   for (const v1::TensorStats& tensor : stats.tensors()) {
     if (tensor.magnitude_counts().empty()) continue;
@@ -182,6 +188,7 @@ absl::StatusOr<v1::ClipAdvice> JobManager::Impl::GetClipAdvice(
   inputs.window = HistoryOf(Newest(kept, inputs.wanted_steps));
   for (const auto& alert : feed_.Of(view.hosted->number)->alerts) {
     inputs.explosion_alerts += TellsOfExplosion(*alert, inputs.window) ? 1 : 0;
+    inputs.stands_still = inputs.stands_still || StandsStill(*alert, inputs.window);
   }
   WindowReader reader(inputs.job);
   if (reader.wanted()) {

@@ -181,6 +181,24 @@ TEST(AdviseOnClippingTest, SgdTakesTheTenthPercentileFirstAndTheMedianAsTheBolde
   EXPECT_THAT(advice.reason(), HasSubstr("0.6,"));
 }
 
+TEST(AdviseOnClippingTest, SgdThatStandsStillUnclippedStartsWithTheUsualValue) {
+  AdviceInputs stuck = Sgd(Even(1.6, 6.6, 501));  // p10 2.1.
+  stuck.stands_still = true;
+  AdviceInputs clipped = stuck;
+  clipped.window.clipped_steps = 1;
+  AdviceInputs small = Sgd(Even(0.2, 2.2, 501));  // p10 0.4.
+  small.stands_still = true;
+
+  const v1::ClipAdvice advice = AdviseOnClipping(stuck);
+
+  EXPECT_EQ(advice.basis(), v1::ClipAdvice::BASIS_STEP_SIZE);
+  EXPECT_EQ(advice.recommended().max_norm(), 0.5);
+  EXPECT_EQ(advice.alternative().max_norm(), 1.0);
+  EXPECT_THAT(advice.reason(), HasSubstr("not those of a network that learns"));
+  EXPECT_EQ(AdviseOnClipping(clipped).recommended().max_norm(), 2.0);
+  EXPECT_EQ(AdviseOnClipping(small).recommended().max_norm(), 0.2);
+}
+
 TEST(AdviseOnClippingTest, SgdNeverGoesAboveTheNinetiethPercentile) {
   RandomStream random(3, 1, 0);
   for (int run = 0; run < 300; ++run) {

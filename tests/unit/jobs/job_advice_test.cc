@@ -15,10 +15,12 @@ using ::testing::HasSubstr;
 
 class JobAdviceTest : public JobManagerTest {
  protected:
-  // A job of `steps` steps with SGD; step k has the norm that `norm` gives.
-  void RunJob(int64_t steps, std::function<double(int64_t)> norm) {
-    script_->step_stats = [norm](v1::StepStats* stats) {
+  // A job of `steps` steps with SGD; step k has the norm that `norm` gives, and each step `loss`,
+  // unless that is 0.
+  void RunJob(int64_t steps, std::function<double(int64_t)> norm, double loss = 0.0) {
+    script_->step_stats = [norm, loss](v1::StepStats* stats) {
       stats->set_norm_before(norm(stats->step()));
+      if (loss != 0.0) stats->set_loss(loss);
     };
     v1::CreateJobRequest request = RequestOf("x", steps);
     request.mutable_job()->mutable_optimizer()->mutable_sgd();
@@ -78,6 +80,16 @@ TEST_F(JobAdviceTest, HearsOfExplosionsFromAlertsWithinTheWindow) {
   EXPECT_GE(advice.explosion_alerts(), 1);
   EXPECT_EQ(advice.basis(), v1::ClipAdvice::BASIS_EXPLODING);
   EXPECT_EQ(advice.recommended().max_norm(), 1.0);
+}
+
+TEST_F(JobAdviceTest, SeesALossThatStandsStillToTheEnd) {
+  RunJob(
+      800, [](int64_t) { return 2.0; }, /*loss=*/1.0);
+
+  const v1::ClipAdvice advice = Advice(Request());
+
+  EXPECT_EQ(advice.recommended().max_norm(), 0.5);
+  EXPECT_THAT(advice.reason(), HasSubstr("stands still"));
 }
 
 TEST_F(JobAdviceTest, ForgetsExplosionsThatAreOverBeforeTheWindow) {
