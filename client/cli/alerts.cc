@@ -2,8 +2,10 @@
 #include <memory>
 #include <utility>
 
+#include "absl/algorithm/container.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "absl/time/clock.h"
 #include "client/cli/commands.h"
 #include "client/cli/describe.h"
@@ -75,42 +77,84 @@ absl::StatusOr<int> List(const AlertFlags& flags, const std::string& parent, cli
   return kOk;
 }
 
-std::string SettingsOf(const v1::RuleSettings& defaults) {
-  std::string text;
-  const auto add = [&text](const char* name, bool present, const std::string& value) {
-    if (present) absl::StrAppend(&text, text.empty() ? "" : ",", name, "=", value);
+// Names and values of the settings that a rule has.
+std::vector<std::pair<std::string, std::string>> SettingsList(const v1::RuleSettings& settings) {
+  std::vector<std::pair<std::string, std::string>> list;
+  const auto add = [&list](const char* name, bool present, const std::string& value) {
+    if (present) list.emplace_back(name, value);
   };
-  add("threshold", defaults.has_threshold(), FormatNumber(defaults.threshold()));
-  add("second", defaults.has_second_threshold(), FormatNumber(defaults.second_threshold()));
-  add("warmup", defaults.has_warmup_steps(), absl::StrCat(defaults.warmup_steps()));
-  add("for", defaults.has_for_steps(), absl::StrCat(defaults.for_steps()));
-  add("resolve", defaults.has_resolve_steps(), absl::StrCat(defaults.resolve_steps()));
-  add("cooldown", defaults.has_cooldown_steps(), absl::StrCat(defaults.cooldown_steps()));
-  return text;
+  add("threshold", settings.has_threshold(), FormatNumber(settings.threshold()));
+  add("second", settings.has_second_threshold(), FormatNumber(settings.second_threshold()));
+  add("warmup", settings.has_warmup_steps(), absl::StrCat(settings.warmup_steps()));
+  add("for", settings.has_for_steps(), absl::StrCat(settings.for_steps()));
+  add("resolve", settings.has_resolve_steps(), absl::StrCat(settings.resolve_steps()));
+  add("cooldown", settings.has_cooldown_steps(), absl::StrCat(settings.cooldown_steps()));
+  return list;
+}
+
+std::string SettingsText(const std::vector<std::pair<std::string, std::string>>& list) {
+  return absl::StrJoin(list, ",", absl::PairFormatter("="));
+}
+
+// The settings of a job that are not the defaults; empty where all are.
+std::string ChangedText(const v1::Rule& rule) {
+  if (rule.has_custom()) return "its own";
+  if (rule.in_force().disabled()) return "off";
+  std::vector<std::pair<std::string, std::string>> changed;
+  const auto before = SettingsList(rule.defaults());
+  for (const auto& setting : SettingsList(rule.in_force())) {
+    if (!absl::c_linear_search(before, setting)) changed.push_back(setting);
+  }
+  if (rule.in_force().severity() != v1::SEVERITY_UNSPECIFIED) {
+    changed.emplace_back("severity", SeverityName(rule.in_force().severity()));
+  }
+  return SettingsText(changed);
+}
+
+Table RulesTable(const v1::ListRulesResponse& rules, bool of_job) {
+  std::vector<Table::Column> columns = {{"RULE"}, {"SEVERITY"}, {"DEFAULTS"}, {"CONDITION"}};
+  if (of_job) {
+    columns[2].title = "IN FORCE";
+    columns.insert(columns.begin() + 3, {"CHANGED"});
+  }
+  Table table(std::move(columns));
+  for (const v1::Rule& rule : rules.rules()) {
+    const bool changed = of_job && rule.has_in_force();
+    std::vector<std::string> row = {
+        rule.name(), SeverityName(rule.severity()),
+        SettingsText(SettingsList(changed ? rule.in_force() : rule.defaults())), rule.condition()};
+    if (of_job) row.insert(row.begin() + 3, ChangedText(rule));
+    table.AddRow(std::move(row));
+  }
+  return table;
 }
 
 Command RulesCommand() {
+  const auto job = std::make_shared<std::string>();
   Command command{.name = "rules",
-                  .purpose = "List the built-in rules with their conditions and defaults.",
+                  .purpose = "List the rules with their conditions and settings.",
                   .description =
-                      "The settings are what submit --rule RULE:... and update --rule "
-                      "can change.",
-                  .examples = {"alerts rules", "alerts rules -o json"}};
-  command.run = [](Session* session) -> absl::StatusOr<int> {
+                      "Without --job the built-in rules and their defaults; with it what is in "
+                      "force there, and the job's own rules. The settings are what submit --rule "
+                      "RULE:... and update --rule can change.",
+                  .examples = {"alerts rules", "alerts rules --job my-job", "alerts rules -o json"},
+                  .flags = {{.names = "--job",
+                             .value = "JOB",
+                             .help = "As the rules are set in this job.",
+                             .field = "job",
+                             .set = Into(job.get())}}};
+  command.run = [job](Session* session) -> absl::StatusOr<int> {
     const absl::StatusOr<client::Client*> client = session->Connect();
     if (!client.ok()) return client.status();
-    const absl::StatusOr<v1::ListRulesResponse> rules = (*client)->ListRules({});
+    v1::ListRulesRequest request;
+    if (!job->empty()) request.set_job(JobName(*job));
+    const absl::StatusOr<v1::ListRulesResponse> rules = (*client)->ListRules(request);
     if (!rules.ok()) return rules.status();
     if (session->json()) {
       session->PrintJson(*rules);
       return kOk;
     }
-    Table table({{"RULE"}, {"SEVERITY"}, {"DEFAULTS"}, {"CONDITION"}});
-    for (const v1::Rule& rule : rules->rules()) {
-      table.AddRow({rule.name(), SeverityName(rule.severity()), SettingsOf(rule.defaults()),
-                    rule.condition()});
-    }
-    session->out() << table.ToString();
+    session->out() << RulesTable(*rules, !job->empty()).ToString();
     return kOk;
   };
   return command;
@@ -415,8 +459,7 @@ Command AlertsCommand() {
       .name = "alerts",
       .purpose =
           "List alerts of one job or of all, or watch them come; note who looks after them, "
-          "silence "
-          "rules, try rules on recorded steps; list the rules.",
+          "silence rules, try rules on recorded steps; list the rules.",
       .examples = {"alerts my-job", "alerts --all", "alerts my-job --watch", "alerts rules"},
       .flags = {{.names = "JOB",
                  .value = "JOB",
@@ -431,8 +474,8 @@ Command AlertsCommand() {
                  .help = "With --watch: wait for a server that goes away.",
                  .set = Into(&flags->reconnect)}}};
   for (Command& subcommand :
-       std::vector<Command>{RulesCommand(), AckCommand(), SilenceCommand(), SilencesCommand(),
-                            UnsilenceCommand(), EvaluateCommand()}) {
+       std::vector<Command>{RulesCommand(), AckCommand(), SilenceCommand(),
+                            SilencesCommand(), UnsilenceCommand(), EvaluateCommand()}) {
     command.subcommands.push_back(std::move(subcommand));
   }
   command.run = [flags](Session* session) -> absl::StatusOr<int> {

@@ -101,6 +101,10 @@ absl::StatusOr<v1::QueryStatsResponse> JobManager::QueryStats(
     const v1::QueryStatsRequest& request) const {
   return impl_->QueryStats(request);
 }
+absl::StatusOr<v1::ListRulesResponse> JobManager::ListRules(
+    const v1::ListRulesRequest& request) const {
+  return impl_->ListRules(request);
+}
 absl::StatusOr<v1::ListAlertsResponse> JobManager::ListAlerts(
     const v1::ListAlertsRequest& request) const {
   return impl_->ListAlerts(request);

@@ -32,7 +32,7 @@ namespace gradwatch::jobs {
 //
 // job_manager.cc: creation, queue, shutdown · job_control.cc: pause, resume, cancel, update,
 // delete · job_queries.cc: reading · job_advice.cc: advice · job_alerts.cc: acknowledgements,
-// silences, replays, stalls · job_worker.cc: training.
+// silences, rules, replays, stalls · job_worker.cc: training.
 class JobManager::Impl : public std::enable_shared_from_this<JobManager::Impl> {
  public:
   Impl(JobLimits limits, DatasetStore* datasets, const Clock* clock, TrainerFactory trainers);
@@ -53,6 +53,7 @@ class JobManager::Impl : public std::enable_shared_from_this<JobManager::Impl> {
   absl::StatusOr<v1::QueryStatsResponse> QueryStats(const v1::QueryStatsRequest& request);
   absl::StatusOr<v1::ClipAdvice> GetClipAdvice(const v1::GetClipAdviceRequest& request);
   absl::StatusOr<v1::ListAlertsResponse> ListAlerts(const v1::ListAlertsRequest& request);
+  absl::StatusOr<v1::ListRulesResponse> ListRules(const v1::ListRulesRequest& request);
   absl::StatusOr<v1::Alert> AcknowledgeAlert(const v1::AcknowledgeAlertRequest& request);
   absl::StatusOr<v1::Silence> SilenceRule(const v1::SilenceRuleRequest& request);
   absl::StatusOr<v1::ListSilencesResponse> ListSilences(const v1::ListSilencesRequest& request);

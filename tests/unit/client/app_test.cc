@@ -532,6 +532,49 @@ TEST_F(AppTest, ShowsAlertsWithAdvice) {
   EXPECT_THAT(out_.str(), HasSubstr("clip at 1"));
 }
 
+TEST_F(AppTest, ListsTheRulesOfAJob) {
+  v1::ListRulesRequest sent;
+  server_.list_rules = [&sent](const v1::ListRulesRequest& request) {
+    sent = request;
+    v1::ListRulesResponse response;
+    for (const char* name : {"EXPLODING_ABS", "DEAD_LAYER", "UPDATE_RATIO"}) {
+      v1::Rule* const rule = response.add_rules();
+      rule->set_name(name);
+      rule->mutable_defaults()->set_threshold(1000);
+      rule->mutable_defaults()->set_for_steps(3);
+      if (!request.job().empty()) *rule->mutable_in_force() = rule->defaults();
+    }
+    if (request.job().empty()) return absl::StatusOr<v1::ListRulesResponse>(response);
+    response.mutable_rules(0)->mutable_in_force()->set_threshold(50);
+    response.mutable_rules(0)->mutable_in_force()->set_severity(v1::SEVERITY_INFO);
+    response.mutable_rules(1)->mutable_in_force()->set_disabled(true);
+    v1::Rule* const own = response.add_rules();
+    own->set_name("OWN");
+    own->set_condition("loss > 100");
+    own->mutable_defaults()->set_threshold(100);
+    own->mutable_custom()->set_name("OWN");
+    return absl::StatusOr<v1::ListRulesResponse>(response);
+  };
+  server_.Start();
+
+  EXPECT_EQ(RunWith({"alerts", "rules", "--job", "x"}), 0);
+
+  EXPECT_EQ(sent.job(), "jobs/x");
+  const std::vector<std::string> lines = absl::StrSplit(out_.str(), '\n');
+  ASSERT_EQ(lines.size(), 6u);
+  EXPECT_THAT(lines[0], HasSubstr("IN FORCE"));
+  EXPECT_THAT(lines[1], HasSubstr("threshold=50,for=3"));
+  EXPECT_THAT(lines[1], HasSubstr("threshold=50,severity=INFO"));
+  EXPECT_THAT(lines[2], HasSubstr(" off"));
+  EXPECT_THAT(lines[3], HasSubstr("threshold=1000,for=3"));
+  EXPECT_THAT(lines[4], HasSubstr("its own"));
+  EXPECT_THAT(lines[4], HasSubstr("loss > 100"));
+  out_.str("");
+  EXPECT_EQ(RunWith({"alerts", "rules"}), 0);
+  EXPECT_EQ(sent.job(), "");
+  EXPECT_THAT(out_.str(), HasSubstr("DEFAULTS"));
+}
+
 TEST_F(AppTest, AcknowledgesAnAlert) {
   v1::AcknowledgeAlertRequest sent;
   server_.acknowledge_alert = [&sent](const v1::AcknowledgeAlertRequest& request) {

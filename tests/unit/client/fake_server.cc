@@ -110,6 +110,10 @@ struct FakeServer::Services {
                             v1::ListAlertsResponse* out) override {
       return Call(fake->list_alerts, *in, out);
     }
+    grpc::Status ListRules(Context*, const v1::ListRulesRequest* in,
+                           v1::ListRulesResponse* out) override {
+      return Call(fake->list_rules, *in, out);
+    }
     grpc::Status AcknowledgeAlert(Context*, const v1::AcknowledgeAlertRequest* in,
                                   v1::Alert* out) override {
       return Call(fake->acknowledge_alert, *in, out);

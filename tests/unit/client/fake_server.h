@@ -53,6 +53,7 @@ class FakeServer {
   Answer<v1::GetClipAdviceRequest, v1::ClipAdvice> get_clip_advice;
   Answers<v1::StreamStatsRequest, v1::StreamStatsResponse> stream_stats;
   Answer<v1::ListAlertsRequest, v1::ListAlertsResponse> list_alerts;
+  Answer<v1::ListRulesRequest, v1::ListRulesResponse> list_rules;
   Answer<v1::AcknowledgeAlertRequest, v1::Alert> acknowledge_alert;
   Answer<v1::SilenceRuleRequest, v1::Silence> silence_rule;
   Answer<v1::ListSilencesRequest, v1::ListSilencesResponse> list_silences;
