@@ -1,4 +1,4 @@
-// alerts, alerts rules, ack, silence, silences, unsilence, evaluate.
+// alerts, alerts rules, show, ack, silence, silences, unsilence, evaluate.
 #include <memory>
 #include <utility>
 
@@ -7,6 +7,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/time/clock.h"
+#include "client/cli/batch.h"
 #include "client/cli/commands.h"
 #include "client/cli/describe.h"
 #include "client/cli/exit_code.h"
@@ -198,6 +199,70 @@ std::string AlertName(const std::string& text) {
   const size_t slash = id.rfind('/');
   if (slash == std::string::npos || absl::StrContains(id, "/alerts/")) return JobName(id);
   return absl::StrCat(JobName(id.substr(0, slash)), "/alerts/", id.substr(slash + 1));
+}
+
+// The alert of that name.
+absl::StatusOr<v1::Alert> FindAlert(const std::string& name, client::Client* client) {
+  constexpr size_t kAlertsMax = 10'000;
+  const size_t end = name.rfind("/alerts/");
+  if (end == std::string::npos) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "'", IdOf(name), "' names no alert; give JOB/N, as gradwatch alerts --watch names it"));
+  }
+  const std::string job = name.substr(0, end);
+  const absl::StatusOr<std::vector<v1::Alert>> alerts = AllAlerts(client, job, kAlertsMax);
+  if (!alerts.ok()) return alerts.status();
+  for (const v1::Alert& alert : *alerts) {
+    if (alert.name() == name) return alert;
+  }
+  return absl::NotFoundError(absl::StrCat("there is no ", name, "; ", job, " has ", alerts->size(),
+                                          alerts->size() == 1 ? " alert" : " alerts",
+                                          " (gradwatch alerts ", IdOf(job), ")"));
+}
+
+Command ShowCommand() {
+  struct ShowFlags {
+    std::string alert;
+    bool batch = false;
+  };
+  const auto flags = std::make_shared<ShowFlags>();
+  Command command{
+      .name = "show",
+      .purpose = "Show one alert whole: what, where, when, how bad, what to do.",
+      .description =
+          "With --batch and -o json it prints two messages: the alert, then the batch. gradwatch "
+          "batch shows more examples.",
+      .examples = {"alerts show my-job/3", "alerts show my-job/3 --batch"},
+      .flags = {{.names = "ALERT",
+                 .value = "JOB/N",
+                 .help = "The alert, as gradwatch alerts --watch names it.",
+                 .set = Into(&flags->alert)},
+                {.names = "--batch",
+                 .help = "Also examples of the step at which it fired.",
+                 .set = Into(&flags->batch)}}};
+  command.run = [flags](Session* session) -> absl::StatusOr<int> {
+    const std::string name = AlertName(flags->alert);
+    const absl::StatusOr<client::Client*> client = session->Connect();
+    if (!client.ok()) return client.status();
+    const absl::StatusOr<v1::Alert> alert = FindAlert(name, *client);
+    if (!alert.ok()) return alert.status();
+    if (session->json()) {
+      session->PrintJson(*alert);
+    } else {
+      session->out() << DescribeAlert(*alert, static_cast<size_t>(session->environment().columns));
+    }
+    if (!flags->batch) return kOk;
+    if (!alert->has_batch_origin()) {
+      session->Note("no step raised this alert, so it has no batch");
+      return kOk;
+    }
+    if (!session->json()) session->out() << "\n";
+    const absl::Status status = PrintBatch(name.substr(0, name.rfind("/alerts/")),
+                                           alert->firing_step(), 0, false, *client, session);
+    if (!status.ok()) return status;
+    return kOk;
+  };
+  return command;
 }
 
 Command AckCommand() {
@@ -458,8 +523,8 @@ Command AlertsCommand() {
   Command command{
       .name = "alerts",
       .purpose =
-          "List alerts of one job or of all, or watch them come; note who looks after them, "
-          "silence rules, try rules on recorded steps; list the rules.",
+          "List alerts of one job or of all, or watch them come; show one whole, note who looks "
+          "after them, silence rules, try rules on recorded steps; list the rules.",
       .examples = {"alerts my-job", "alerts --all", "alerts my-job --watch", "alerts rules"},
       .flags = {{.names = "JOB",
                  .value = "JOB",
@@ -474,7 +539,7 @@ Command AlertsCommand() {
                  .help = "With --watch: wait for a server that goes away.",
                  .set = Into(&flags->reconnect)}}};
   for (Command& subcommand :
-       std::vector<Command>{RulesCommand(), AckCommand(), SilenceCommand(),
+       std::vector<Command>{RulesCommand(), ShowCommand(), AckCommand(), SilenceCommand(),
                             SilencesCommand(), UnsilenceCommand(), EvaluateCommand()}) {
     command.subcommands.push_back(std::move(subcommand));
   }

@@ -117,6 +117,9 @@ class JobManager {
   absl::StatusOr<v1::ListAlertsResponse> ListAlerts(const v1::ListAlertsRequest& request) const;
   // As AlertService.ListRules.
   absl::StatusOr<v1::ListRulesResponse> ListRules(const v1::ListRulesRequest& request) const;
+  // As JobService.GetBatch; runs on the calling thread. RESOURCE_EXHAUSTED when its memory is more
+  // than what jobs leave free.
+  absl::StatusOr<v1::TrainingBatch> GetBatch(const v1::GetBatchRequest& request);
 
   // As the methods of AlertService of the same names.
   absl::StatusOr<v1::Alert> AcknowledgeAlert(const v1::AcknowledgeAlertRequest& request);

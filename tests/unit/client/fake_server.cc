@@ -82,6 +82,10 @@ struct FakeServer::Services {
                                 v1::CheckGradientsResponse* out) override {
       return Call(fake->check_gradients, *in, out);
     }
+    grpc::Status GetBatch(Context*, const v1::GetBatchRequest* in,
+                          v1::TrainingBatch* out) override {
+      return Call(fake->get_batch, *in, out);
+    }
     grpc::Status WatchJob(Context* context, const v1::WatchJobRequest* in,
                           grpc::ServerWriter<v1::WatchJobResponse>* out) override {
       return Stream(fake->watch_job, *in, context, out);

@@ -48,6 +48,7 @@ class FakeServer {
   Answer<v1::AdvanceJobRequest, v1::JobActionResponse> advance_job;
   Answer<v1::ListInterventionsRequest, v1::ListInterventionsResponse> list_interventions;
   Answer<v1::CheckGradientsRequest, v1::CheckGradientsResponse> check_gradients;
+  Answer<v1::GetBatchRequest, v1::TrainingBatch> get_batch;
   Answers<v1::WatchJobRequest, v1::WatchJobResponse> watch_job;
   Answer<v1::QueryStatsRequest, v1::QueryStatsResponse> query_stats;
   Answer<v1::GetClipAdviceRequest, v1::ClipAdvice> get_clip_advice;
