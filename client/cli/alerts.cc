@@ -1,10 +1,13 @@
-// alerts, alerts rules, ack, silence, silences, unsilence, evaluate.
+// alerts, alerts rules, show, ack, silence, silences, unsilence, evaluate.
 #include <memory>
 #include <utility>
 
+#include "absl/algorithm/container.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "absl/time/clock.h"
+#include "client/cli/batch.h"
 #include "client/cli/commands.h"
 #include "client/cli/describe.h"
 #include "client/cli/exit_code.h"
@@ -75,42 +78,84 @@ absl::StatusOr<int> List(const AlertFlags& flags, const std::string& parent, cli
   return kOk;
 }
 
-std::string SettingsOf(const v1::RuleSettings& defaults) {
-  std::string text;
-  const auto add = [&text](const char* name, bool present, const std::string& value) {
-    if (present) absl::StrAppend(&text, text.empty() ? "" : ",", name, "=", value);
+// Names and values of the settings that a rule has.
+std::vector<std::pair<std::string, std::string>> SettingsList(const v1::RuleSettings& settings) {
+  std::vector<std::pair<std::string, std::string>> list;
+  const auto add = [&list](const char* name, bool present, const std::string& value) {
+    if (present) list.emplace_back(name, value);
   };
-  add("threshold", defaults.has_threshold(), FormatNumber(defaults.threshold()));
-  add("second", defaults.has_second_threshold(), FormatNumber(defaults.second_threshold()));
-  add("warmup", defaults.has_warmup_steps(), absl::StrCat(defaults.warmup_steps()));
-  add("for", defaults.has_for_steps(), absl::StrCat(defaults.for_steps()));
-  add("resolve", defaults.has_resolve_steps(), absl::StrCat(defaults.resolve_steps()));
-  add("cooldown", defaults.has_cooldown_steps(), absl::StrCat(defaults.cooldown_steps()));
-  return text;
+  add("threshold", settings.has_threshold(), FormatNumber(settings.threshold()));
+  add("second", settings.has_second_threshold(), FormatNumber(settings.second_threshold()));
+  add("warmup", settings.has_warmup_steps(), absl::StrCat(settings.warmup_steps()));
+  add("for", settings.has_for_steps(), absl::StrCat(settings.for_steps()));
+  add("resolve", settings.has_resolve_steps(), absl::StrCat(settings.resolve_steps()));
+  add("cooldown", settings.has_cooldown_steps(), absl::StrCat(settings.cooldown_steps()));
+  return list;
+}
+
+std::string SettingsText(const std::vector<std::pair<std::string, std::string>>& list) {
+  return absl::StrJoin(list, ",", absl::PairFormatter("="));
+}
+
+// The settings of a job that are not the defaults; empty where all are.
+std::string ChangedText(const v1::Rule& rule) {
+  if (rule.has_custom()) return "its own";
+  if (rule.in_force().disabled()) return "off";
+  std::vector<std::pair<std::string, std::string>> changed;
+  const auto before = SettingsList(rule.defaults());
+  for (const auto& setting : SettingsList(rule.in_force())) {
+    if (!absl::c_linear_search(before, setting)) changed.push_back(setting);
+  }
+  if (rule.in_force().severity() != v1::SEVERITY_UNSPECIFIED) {
+    changed.emplace_back("severity", SeverityName(rule.in_force().severity()));
+  }
+  return SettingsText(changed);
+}
+
+Table RulesTable(const v1::ListRulesResponse& rules, bool of_job) {
+  std::vector<Table::Column> columns = {{"RULE"}, {"SEVERITY"}, {"DEFAULTS"}, {"CONDITION"}};
+  if (of_job) {
+    columns[2].title = "IN FORCE";
+    columns.insert(columns.begin() + 3, {"CHANGED"});
+  }
+  Table table(std::move(columns));
+  for (const v1::Rule& rule : rules.rules()) {
+    const bool changed = of_job && rule.has_in_force();
+    std::vector<std::string> row = {
+        rule.name(), SeverityName(rule.severity()),
+        SettingsText(SettingsList(changed ? rule.in_force() : rule.defaults())), rule.condition()};
+    if (of_job) row.insert(row.begin() + 3, ChangedText(rule));
+    table.AddRow(std::move(row));
+  }
+  return table;
 }
 
 Command RulesCommand() {
+  const auto job = std::make_shared<std::string>();
   Command command{.name = "rules",
-                  .purpose = "List the built-in rules with their conditions and defaults.",
+                  .purpose = "List the rules with their conditions and settings.",
                   .description =
-                      "The settings are what submit --rule RULE:... and update --rule "
-                      "can change.",
-                  .examples = {"alerts rules", "alerts rules -o json"}};
-  command.run = [](Session* session) -> absl::StatusOr<int> {
+                      "Without --job the built-in rules and their defaults; with it what is in "
+                      "force there, and the job's own rules. The settings are what submit --rule "
+                      "RULE:... and update --rule can change.",
+                  .examples = {"alerts rules", "alerts rules --job my-job", "alerts rules -o json"},
+                  .flags = {{.names = "--job",
+                             .value = "JOB",
+                             .help = "As the rules are set in this job.",
+                             .field = "job",
+                             .set = Into(job.get())}}};
+  command.run = [job](Session* session) -> absl::StatusOr<int> {
     const absl::StatusOr<client::Client*> client = session->Connect();
     if (!client.ok()) return client.status();
-    const absl::StatusOr<v1::ListRulesResponse> rules = (*client)->ListRules({});
+    v1::ListRulesRequest request;
+    if (!job->empty()) request.set_job(JobName(*job));
+    const absl::StatusOr<v1::ListRulesResponse> rules = (*client)->ListRules(request);
     if (!rules.ok()) return rules.status();
     if (session->json()) {
       session->PrintJson(*rules);
       return kOk;
     }
-    Table table({{"RULE"}, {"SEVERITY"}, {"DEFAULTS"}, {"CONDITION"}});
-    for (const v1::Rule& rule : rules->rules()) {
-      table.AddRow({rule.name(), SeverityName(rule.severity()), SettingsOf(rule.defaults()),
-                    rule.condition()});
-    }
-    session->out() << table.ToString();
+    session->out() << RulesTable(*rules, !job->empty()).ToString();
     return kOk;
   };
   return command;
@@ -154,6 +199,70 @@ std::string AlertName(const std::string& text) {
   const size_t slash = id.rfind('/');
   if (slash == std::string::npos || absl::StrContains(id, "/alerts/")) return JobName(id);
   return absl::StrCat(JobName(id.substr(0, slash)), "/alerts/", id.substr(slash + 1));
+}
+
+// The alert of that name.
+absl::StatusOr<v1::Alert> FindAlert(const std::string& name, client::Client* client) {
+  constexpr size_t kAlertsMax = 10'000;
+  const size_t end = name.rfind("/alerts/");
+  if (end == std::string::npos) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "'", IdOf(name), "' names no alert; give JOB/N, as gradwatch alerts --watch names it"));
+  }
+  const std::string job = name.substr(0, end);
+  const absl::StatusOr<std::vector<v1::Alert>> alerts = AllAlerts(client, job, kAlertsMax);
+  if (!alerts.ok()) return alerts.status();
+  for (const v1::Alert& alert : *alerts) {
+    if (alert.name() == name) return alert;
+  }
+  return absl::NotFoundError(absl::StrCat("there is no ", name, "; ", job, " has ", alerts->size(),
+                                          alerts->size() == 1 ? " alert" : " alerts",
+                                          " (gradwatch alerts ", IdOf(job), ")"));
+}
+
+Command ShowCommand() {
+  struct ShowFlags {
+    std::string alert;
+    bool batch = false;
+  };
+  const auto flags = std::make_shared<ShowFlags>();
+  Command command{
+      .name = "show",
+      .purpose = "Show one alert whole: what, where, when, how bad, what to do.",
+      .description =
+          "With --batch and -o json it prints two messages: the alert, then the batch. gradwatch "
+          "batch shows more examples.",
+      .examples = {"alerts show my-job/3", "alerts show my-job/3 --batch"},
+      .flags = {{.names = "ALERT",
+                 .value = "JOB/N",
+                 .help = "The alert, as gradwatch alerts --watch names it.",
+                 .set = Into(&flags->alert)},
+                {.names = "--batch",
+                 .help = "Also examples of the step at which it fired.",
+                 .set = Into(&flags->batch)}}};
+  command.run = [flags](Session* session) -> absl::StatusOr<int> {
+    const std::string name = AlertName(flags->alert);
+    const absl::StatusOr<client::Client*> client = session->Connect();
+    if (!client.ok()) return client.status();
+    const absl::StatusOr<v1::Alert> alert = FindAlert(name, *client);
+    if (!alert.ok()) return alert.status();
+    if (session->json()) {
+      session->PrintJson(*alert);
+    } else {
+      session->out() << DescribeAlert(*alert, static_cast<size_t>(session->environment().columns));
+    }
+    if (!flags->batch) return kOk;
+    if (!alert->has_batch_origin()) {
+      session->Note("no step raised this alert, so it has no batch");
+      return kOk;
+    }
+    if (!session->json()) session->out() << "\n";
+    const absl::Status status = PrintBatch(name.substr(0, name.rfind("/alerts/")),
+                                           alert->firing_step(), 0, false, *client, session);
+    if (!status.ok()) return status;
+    return kOk;
+  };
+  return command;
 }
 
 Command AckCommand() {
@@ -414,9 +523,8 @@ Command AlertsCommand() {
   Command command{
       .name = "alerts",
       .purpose =
-          "List alerts of one job or of all, or watch them come; note who looks after them, "
-          "silence "
-          "rules, try rules on recorded steps; list the rules.",
+          "List alerts of one job or of all, or watch them come; show one whole, note who looks "
+          "after them, silence rules, try rules on recorded steps; list the rules.",
       .examples = {"alerts my-job", "alerts --all", "alerts my-job --watch", "alerts rules"},
       .flags = {{.names = "JOB",
                  .value = "JOB",
@@ -431,8 +539,8 @@ Command AlertsCommand() {
                  .help = "With --watch: wait for a server that goes away.",
                  .set = Into(&flags->reconnect)}}};
   for (Command& subcommand :
-       std::vector<Command>{RulesCommand(), AckCommand(), SilenceCommand(), SilencesCommand(),
-                            UnsilenceCommand(), EvaluateCommand()}) {
+       std::vector<Command>{RulesCommand(), ShowCommand(), AckCommand(), SilenceCommand(),
+                            SilencesCommand(), UnsilenceCommand(), EvaluateCommand()}) {
     command.subcommands.push_back(std::move(subcommand));
   }
   command.run = [flags](Session* session) -> absl::StatusOr<int> {

@@ -60,6 +60,7 @@ std::vector<Command> AllCommands() {
   commands.push_back(InterventionsCommand());
   commands.push_back(DeleteCommand());
   commands.push_back(AlertsCommand());
+  commands.push_back(BatchCommand());
   commands.push_back(ReportCommand());
   commands.push_back(AdviseCommand());
   commands.push_back(CompareCommand());

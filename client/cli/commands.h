@@ -28,6 +28,7 @@ Command AdvanceCommand();        // interventions.cc
 Command InterventionsCommand();  // interventions.cc
 Command WatchCommand();          // watch.cc
 Command AlertsCommand();         // alerts.cc
+Command BatchCommand();          // batch.cc
 Command ReportCommand();         // results.cc
 Command AdviseCommand();         // advise.cc
 Command CompareCommand();        // results.cc

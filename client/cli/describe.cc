@@ -420,6 +420,71 @@ Table AlertTable(const std::vector<v1::Alert>& alerts, size_t width, bool unicod
   return table;
 }
 
+namespace {
+
+// "held from 10, fired at 12, held last at 40, resolved at 55 (CONDITION)".
+std::string AlertSteps(const v1::Alert& alert) {
+  std::string text = absl::StrCat("held from ", alert.pending_step(), ", fired at ",
+                                  alert.firing_step(), ", held last at ", alert.last_step());
+  if (alert.state() == v1::Alert::STATE_RESOLVED) {
+    absl::StrAppend(
+        &text, ", resolved at ", alert.resolved_step(), " (",
+        ShortName(alert.resolve_reason(), &v1::Alert::ResolveReason_Name<v1::Alert::ResolveReason>,
+                  "RESOLVE_REASON_"),
+        ")");
+  }
+  if (alert.count() > 1) absl::StrAppend(&text, "; ", alert.count(), " times");
+  return text;
+}
+
+}  // namespace
+
+std::string DescribeAlert(const v1::Alert& alert, size_t width) {
+  // What stands behind a label as wide as those of Line.
+  const auto wrapped = [width](const std::string& value) {
+    constexpr size_t kLabel = 14;
+    if (value.empty()) return value;
+    return Wrap(absl::StrCat(std::string(kLabel - 1, '-'), " ", value), width, kLabel)
+        .substr(kLabel);
+  };
+  std::string text;
+  Line("alert", alert.name(), &text);
+  Line("rule", absl::StrCat(alert.rule_name(), ", ", SeverityName(alert.severity())), &text);
+  Line("state", AlertStateText(alert), &text);
+  Line("what", wrapped(alert.message()), &text);
+  std::string where = alert.tensor();
+  if (alert.has_time_step()) {
+    absl::StrAppend(&where, where.empty() ? "" : ", ", "time step ", alert.time_step());
+  }
+  Line("where", where, &text);
+  Line("steps", AlertSteps(alert), &text);
+  Line("value",
+       absl::StrCat(FormatNumber(alert.first_value()), " when it fired, at worst ",
+                    FormatNumber(alert.peak_value()), ", now ", FormatNumber(alert.last_value()),
+                    "; the limit is ", FormatNumber(alert.threshold())),
+       &text);
+  const std::string id = IdOf(alert.name());
+  if (alert.has_batch_origin()) {
+    Line("batch",
+         absl::StrCat("from ", alert.batch_origin(), " on (gradwatch batch ",
+                      id.substr(0, id.find('/')), " ", alert.firing_step(), ")"),
+         &text);
+  }
+  if (alert.has_last_good_step()) {
+    Line("last good",
+         absl::StrCat("the weights before step ", alert.last_good_step(),
+                      ", where the ladder would go back to"),
+         &text);
+  }
+  if (alert.has_acknowledgement()) {
+    const v1::Acknowledgement& note = alert.acknowledgement();
+    Line("seen by", absl::StrCat(note.author(), note.comment().empty() ? "" : ": ", note.comment()),
+         &text);
+  }
+  Line("advice", wrapped(alert.advice()), &text);
+  return text;
+}
+
 Table DatasetTable(const std::vector<v1::Dataset>& datasets, absl::Time now) {
   Table table({{"DATASET"},
                {"KIND"},

@@ -54,6 +54,8 @@ Table JobTable(const std::vector<v1::Job>& jobs, absl::Time now);
 // "firing, seen by ann, silenced".
 std::string AlertStateText(const v1::Alert& alert);
 Table AlertTable(const std::vector<v1::Alert>& alerts, size_t width, bool unicode);
+// Everything about one alert, in lines "what  value" of at most `width` columns.
+std::string DescribeAlert(const v1::Alert& alert, size_t width);
 Table DatasetTable(const std::vector<v1::Dataset>& datasets, absl::Time now);
 
 // "FIRING CRIT EXPLODING_ABS at step 12 (rnn.weight_hh_l0): MESSAGE", then the advice.

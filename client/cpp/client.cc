@@ -39,6 +39,7 @@ constexpr char kServiceConfig[] = R"({"methodConfig": [{
     {"service": "gradwatch.v1.JobService", "method": "CreateJob"},
     {"service": "gradwatch.v1.JobService", "method": "GetJob"},
     {"service": "gradwatch.v1.JobService", "method": "ListJobs"},
+    {"service": "gradwatch.v1.JobService", "method": "GetBatch"},
     {"service": "gradwatch.v1.StatsService", "method": "QueryStats"},
     {"service": "gradwatch.v1.StatsService", "method": "GetClipAdvice"},
     {"service": "gradwatch.v1.AlertService", "method": "ListAlerts"},
@@ -276,6 +277,9 @@ class GrpcClient : public Client {
   absl::StatusOr<v1::ListInterventionsResponse> ListInterventions(
       const v1::ListInterventionsRequest& request) override {
     return Unary(&jobs_, &Jobs::ListInterventions, request);
+  }
+  absl::StatusOr<v1::TrainingBatch> GetBatch(const v1::GetBatchRequest& request) override {
+    return Unary(&jobs_, &Jobs::GetBatch, request);
   }
   absl::StatusOr<v1::CheckGradientsResponse> CheckGradients(
       const v1::CheckGradientsRequest& request) override {

@@ -106,6 +106,7 @@ class Client {
       const v1::AdvanceJobRequest& request) = 0;
   virtual absl::StatusOr<v1::ListInterventionsResponse> ListInterventions(
       const v1::ListInterventionsRequest& request) = 0;
+  virtual absl::StatusOr<v1::TrainingBatch> GetBatch(const v1::GetBatchRequest& request) = 0;
   virtual absl::StatusOr<v1::CheckGradientsResponse> CheckGradients(
       const v1::CheckGradientsRequest& request) = 0;
   // Resumes with the job as it is then.

@@ -306,6 +306,10 @@ class RuleEngine::Impl {
       alert->set_peak_value(alert->first_value());
       SetTime(now, alert->mutable_fire_time());
     }
+    alert->clear_last_good_step();
+    if (context.stats.has_last_good_step()) {
+      alert->set_last_good_step(context.stats.last_good_step());
+    }
     alert->set_count(alert->count() + 1);
     alert->set_state(v1::Alert::STATE_FIRING);
     alert->clear_resolve_reason();

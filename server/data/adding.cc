@@ -53,6 +53,7 @@ absl::StatusOr<TaskShape> AddingShape(const v1::AddingTask& task) {
   shape.outputs = 1;
   shape.loss_at_last = true;
   shape.target_names = {"sum"};
+  shape.feature_names = {"value", "mark"};
   return shape;
 }
 

@@ -18,9 +18,13 @@ class FaultySource final : public Source {
 
   void NextBatch(Batch* batch) override {
     source_->NextBatch(batch);
-    const int64_t into = next_++ - fault_.first_batch();
-    if (into < 0 || into >= fault_.batches()) return;
+    if (!IsSpoilt(fault_, next_++)) return;
     fault_.not_a_number() ? MakeHoles(batch) : Scale(batch);
+  }
+
+  void Seek(int64_t number) override {
+    source_->Seek(number);
+    next_ = number;
   }
 
   int64_t evaluation_batches() const override { return source_->evaluation_batches(); }
@@ -63,6 +67,11 @@ class FaultySource final : public Source {
 };
 
 }  // namespace
+
+bool IsSpoilt(const v1::FaultInjection& fault, int64_t number) {
+  const int64_t into = number - fault.first_batch();
+  return into >= 0 && into < fault.batches();
+}
 
 std::unique_ptr<Source> NewFaultySource(const v1::FaultInjection& fault,
                                         std::unique_ptr<Source> source) {

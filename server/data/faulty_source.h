@@ -1,12 +1,17 @@
 #ifndef GRADWATCH_SERVER_DATA_FAULTY_SOURCE_H_
 #define GRADWATCH_SERVER_DATA_FAULTY_SOURCE_H_
 
+#include <cstdint>
 #include <memory>
 
 #include "gradwatch/v1/job.pb.h"
+#include "server/base/export.h"
 #include "server/data/source.h"
 
 namespace gradwatch::data {
+
+// Whether `fault`, which has its defaults filled in, spoils training batch `number`.
+GRADWATCH_ENGINE_API bool IsSpoilt(const v1::FaultInjection& fault, int64_t number);
 
 // The batches of `source`, of which some training batches are spoilt as `fault` says, which has its
 // defaults filled in.

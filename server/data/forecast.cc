@@ -156,6 +156,8 @@ absl::StatusOr<SeriesTask> ReadForecastTask(const v1::Job& job, const DatasetCon
   read.shape.outputs = task.target_columns_size();
   read.shape.carries_state = task.carry_state();
   read.shape.target_names.assign(task.target_columns().begin(), task.target_columns().end());
+  const auto& inputs = TableSeries::InputColumnsOf(task);
+  read.shape.feature_names.assign(inputs.begin(), inputs.end());
   return read;
 }
 

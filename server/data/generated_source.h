@@ -26,6 +26,7 @@ class GeneratedSource final : public Source {
 
   const TaskShape& shape() const override { return shape_; }
   void NextBatch(Batch* batch) override;
+  void Seek(int64_t number) override { next_batch_ = number; }
   int64_t evaluation_batches() const override;
   void EvaluationBatch(int64_t i, Batch* batch) override;
   absl::Span<const TargetScale> target_scales() const override { return maker_->target_scales(); }

@@ -118,6 +118,7 @@ absl::StatusOr<TaskShape> MackeyGlassShape(const v1::MackeyGlassTask& task) {
   shape.features = 1;
   shape.outputs = 1;
   shape.target_names = {"x"};
+  shape.feature_names = {"x"};
   return shape;
 }
 

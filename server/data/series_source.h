@@ -49,6 +49,7 @@ class SeriesSource final : public Source {
 
   const TaskShape& shape() const override { return shape_; }
   void NextBatch(Batch* batch) override;
+  void Seek(int64_t number) override { next_batch_ = number; }
   int64_t evaluation_batches() const override { return plan_.evaluation_batches(); }
   void EvaluationBatch(int64_t i, Batch* batch) override;
   absl::Span<const TargetScale> target_scales() const override { return series_->target_scales(); }

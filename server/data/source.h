@@ -29,6 +29,8 @@ struct TaskShape {
   bool carries_state = false;   // Rows continue from batch to batch, but for Batch::restart.
   // Of value targets, one name per output: the columns, or "sum", "x".
   std::vector<std::string> target_names;
+  // Of numeric input, one name per feature.
+  std::vector<std::string> feature_names;
 };
 
 // A value target in original units is mean + deviation * value; deviation > 0.
@@ -69,6 +71,9 @@ class GRADWATCH_ENGINE_API Source {
 
   // The next training batch; always batch_size rows. Never ends.
   virtual void NextBatch(Batch* batch) = 0;
+  // Goes to training batch `number`, from 0: the next one, exactly as if those before had been
+  // read.
+  virtual void Seek(int64_t number) = 0;
 
   // Evaluation batches; 0 when nothing is held out.
   virtual int64_t evaluation_batches() const = 0;

@@ -125,6 +125,7 @@ struct HostedJob final : Dispatcher::Item {
     std::vector<std::shared_ptr<BoundaryRequest>> requests;
 
     std::shared_ptr<const data::DatasetContent> content;
+    std::string content_sha256;  // Of what it read, once it is final.
     std::shared_ptr<const v1::Checkpoint> checkpoint;
     std::shared_ptr<const v1::Job> checkpoint_job;  // With the settings of the checkpoint.
     int64_t queue_number = 0;                       // Rises along the queue.

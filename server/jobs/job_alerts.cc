@@ -7,6 +7,7 @@
 #include "absl/strings/str_split.h"
 #include "proto/support/errors.h"
 #include "server/alerts/custom_rule.h"
+#include "server/alerts/job_rules.h"
 #include "server/alerts/rule_catalogue.h"
 #include "server/base/check.h"
 #include "server/base/status.h"
@@ -194,6 +195,21 @@ absl::StatusOr<v1::ListSilencesResponse> JobManager::Impl::ListSilences(
       if (FromTimestamp(silence.expire_time()) > now) *response.add_silences() = silence;
     }
   }
+  return response;
+}
+
+// --- Rules.
+
+absl::StatusOr<v1::ListRulesResponse> JobManager::Impl::ListRules(
+    const v1::ListRulesRequest& request) {
+  std::vector<v1::Rule> rules = alerts::RuleCatalogue();
+  if (!request.job().empty()) {
+    ASSIGN_OR_RETURN(const JobPtr job, FindJob(request.job(), "job"));
+    MutexLock lock(&mu_);
+    rules = alerts::RulesOf(*LifeOf(*job).job);
+  }
+  v1::ListRulesResponse response;
+  for (v1::Rule& rule : rules) *response.add_rules() = std::move(rule);
   return response;
 }
 

@@ -101,6 +101,13 @@ absl::StatusOr<v1::QueryStatsResponse> JobManager::QueryStats(
     const v1::QueryStatsRequest& request) const {
   return impl_->QueryStats(request);
 }
+absl::StatusOr<v1::TrainingBatch> JobManager::GetBatch(const v1::GetBatchRequest& request) {
+  return impl_->GetBatch(request);
+}
+absl::StatusOr<v1::ListRulesResponse> JobManager::ListRules(
+    const v1::ListRulesRequest& request) const {
+  return impl_->ListRules(request);
+}
 absl::StatusOr<v1::ListAlertsResponse> JobManager::ListAlerts(
     const v1::ListAlertsRequest& request) const {
   return impl_->ListAlerts(request);
@@ -244,13 +251,15 @@ absl::Status JobManager::Impl::CheckFree(int64_t bytes) const {
                                   " may be; try again when some have run"),
                      "QUEUE_FULL", limits_.queued_max);
   }
-  if (bytes > limits_.total_bytes_max - admitted_bytes_) {
-    return Exhausted(absl::StrCat("the job needs about ", bytes,
-                                  " bytes; running and queued jobs hold ", admitted_bytes_, " of ",
-                                  limits_.total_bytes_max, "; try again when some have ended"),
-                     "MEMORY_EXHAUSTED", limits_.total_bytes_max);
-  }
-  return absl::OkStatus();
+  return CheckMemory("the job", bytes);
+}
+
+absl::Status JobManager::Impl::CheckMemory(absl::string_view what, int64_t bytes) const {
+  if (bytes <= limits_.total_bytes_max - admitted_bytes_) return absl::OkStatus();
+  return Exhausted(absl::StrCat(what, " needs about ", bytes,
+                                " bytes; running and queued jobs hold ", admitted_bytes_, " of ",
+                                limits_.total_bytes_max, "; try again when some have ended"),
+                   "MEMORY_EXHAUSTED", limits_.total_bytes_max);
 }
 
 absl::Status JobManager::Impl::MakeRoom(int more, std::vector<JobPtr>* forgotten) {
@@ -388,7 +397,12 @@ void JobManager::Impl::ReleaseData(HostedJob& job) {
   Life& life = LifeOf(job);
   if (life.content == nullptr) return;
   life.content.reset();
-  datasets_->DropUse(data::DatasetNameOf(life.job->task()));
+  const absl::string_view name = data::DatasetNameOf(life.job->task());
+  // There is one as long as it is in use.
+  if (const auto dataset = datasets_->Get(name); dataset.ok()) {
+    life.content_sha256 = dataset->sha256();
+  }
+  datasets_->DropUse(name);
 }
 
 void JobManager::Impl::CountKept(HostedJob& job) {

@@ -115,6 +115,11 @@ class JobManager {
   // Reads the whole history: milliseconds for 100,000 steps.
   absl::StatusOr<v1::ClipAdvice> GetClipAdvice(const v1::GetClipAdviceRequest& request) const;
   absl::StatusOr<v1::ListAlertsResponse> ListAlerts(const v1::ListAlertsRequest& request) const;
+  // As AlertService.ListRules.
+  absl::StatusOr<v1::ListRulesResponse> ListRules(const v1::ListRulesRequest& request) const;
+  // As JobService.GetBatch; runs on the calling thread. RESOURCE_EXHAUSTED when its memory is more
+  // than what jobs leave free.
+  absl::StatusOr<v1::TrainingBatch> GetBatch(const v1::GetBatchRequest& request);
 
   // As the methods of AlertService of the same names.
   absl::StatusOr<v1::Alert> AcknowledgeAlert(const v1::AcknowledgeAlertRequest& request);

@@ -31,8 +31,8 @@ namespace gradwatch::jobs {
 // of ours held, but for those of alerts, which may hold the first two.
 //
 // job_manager.cc: creation, queue, shutdown · job_control.cc: pause, resume, cancel, update,
-// delete · job_queries.cc: reading · job_advice.cc: advice · job_alerts.cc: acknowledgements,
-// silences, replays, stalls · job_worker.cc: training.
+// delete · job_queries.cc: reading · job_advice.cc: advice · job_batch.cc: batches made again ·
+// job_alerts.cc: acknowledgements, silences, rules, replays, stalls · job_worker.cc: training.
 class JobManager::Impl : public std::enable_shared_from_this<JobManager::Impl> {
  public:
   Impl(JobLimits limits, DatasetStore* datasets, const Clock* clock, TrainerFactory trainers);
@@ -53,6 +53,8 @@ class JobManager::Impl : public std::enable_shared_from_this<JobManager::Impl> {
   absl::StatusOr<v1::QueryStatsResponse> QueryStats(const v1::QueryStatsRequest& request);
   absl::StatusOr<v1::ClipAdvice> GetClipAdvice(const v1::GetClipAdviceRequest& request);
   absl::StatusOr<v1::ListAlertsResponse> ListAlerts(const v1::ListAlertsRequest& request);
+  absl::StatusOr<v1::ListRulesResponse> ListRules(const v1::ListRulesRequest& request);
+  absl::StatusOr<v1::TrainingBatch> GetBatch(const v1::GetBatchRequest& request);
   absl::StatusOr<v1::Alert> AcknowledgeAlert(const v1::AcknowledgeAlertRequest& request);
   absl::StatusOr<v1::Silence> SilenceRule(const v1::SilenceRuleRequest& request);
   absl::StatusOr<v1::ListSilencesResponse> ListSilences(const v1::ListSilencesRequest& request);
@@ -100,6 +102,9 @@ class JobManager::Impl : public std::enable_shared_from_this<JobManager::Impl> {
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   // RESOURCE_EXHAUSTED unless there is room to queue and to run.
   absl::Status CheckFree(int64_t bytes) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  // RESOURCE_EXHAUSTED unless there is room for the bytes that `what` needs.
+  absl::Status CheckMemory(absl::string_view what, int64_t bytes) const
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   // Forgets the oldest final jobs until `more` others fit; they go to `forgotten`.
   absl::Status MakeRoom(int more, std::vector<JobPtr>* forgotten)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
@@ -175,6 +180,9 @@ class JobManager::Impl : public std::enable_shared_from_this<JobManager::Impl> {
   v1::Job Assemble(const View& view) const;
   v1::Job AssembleNow(const JobPtr& job) const ABSL_LOCKS_EXCLUDED(mu_);
   JobSnapshot Snapshot(const View& view) const;
+  // What the job reads or has read; null for generated tasks. FAILED_PRECONDITION when it is gone.
+  absl::StatusOr<std::shared_ptr<const data::DatasetContent>> ContentOf(const JobPtr& job) const
+      ABSL_LOCKS_EXCLUDED(mu_);
 
   // --- Training.
   void Work();

@@ -1,5 +1,4 @@
 #include "gradwatch/v1/alert_service.grpc.pb.h"
-#include "server/alerts/rule_catalogue.h"
 #include "server/rpc/service_context.h"
 #include "server/rpc/unary.h"
 #include "server/rpc/write_stream.h"
@@ -46,12 +45,6 @@ class WatchAlertsCall final : public WriteStream<v1::WatchAlertsResponse> {
   const v1::WatchAlertsRequest request_;
   std::unique_ptr<jobs::JobManager::AlertReader> reader_;
 };
-
-absl::StatusOr<v1::ListRulesResponse> ListCatalogue() {
-  v1::ListRulesResponse response;
-  for (const v1::Rule& rule : alerts::RuleCatalogue()) *response.add_rules() = rule;
-  return response;
-}
 
 class AlertService final : public v1::AlertService::CallbackService {
  public:
@@ -116,7 +109,7 @@ class AlertService final : public v1::AlertService::CallbackService {
                                       const v1::ListRulesRequest* request,
                                       v1::ListRulesResponse* response) override {
     return RunUnary(services_.reads, methods_["ListRules"], context, request, response,
-                    [](const auto&) { return ListCatalogue(); });
+                    [this](const auto& r) { return services_.jobs->ListRules(r); });
   }
 
  private:

@@ -135,6 +135,13 @@ class JobService final : public v1::JobService::CallbackService {
         ->Start(services_.reads);
   }
 
+  grpc::ServerUnaryReactor* GetBatch(grpc::CallbackServerContext* context,
+                                     const v1::GetBatchRequest* request,
+                                     v1::TrainingBatch* response) override {
+    return RunUnary(services_.heavy, methods_["GetBatch"], context, request, response,
+                    [this](const auto& r) { return services_.jobs->GetBatch(r); });
+  }
+
   grpc::ServerUnaryReactor* CheckGradients(grpc::CallbackServerContext* context,
                                            const v1::CheckGradientsRequest* request,
                                            v1::CheckGradientsResponse* response) override {

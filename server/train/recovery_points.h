@@ -45,6 +45,10 @@ class RecoveryPoints {
   void DropNewest() {
     if (kept_ > 1) --kept_;
   }
+  // The newest, or with `drop_first` the one that would be it after DropNewest.
+  const Point& next(bool drop_first) const {
+    return points_[static_cast<size_t>(drop_first && kept_ > 1 ? kept_ - 2 : kept_ - 1)];
+  }
 
   void SaveState(stats::StateWriter* writer) const;
   // False when it does not fit; then nothing is worth anything.

@@ -134,6 +134,8 @@ class TrainerOf final : public Trainer {
   // `outlier`: what was bad about a finite step.
   void Respond(const std::string& outlier, v1::StepStats* stats);
   void RespondToGood(v1::StepStats* stats);
+  // The checkpoint that this episode went back to did not help.
+  bool WentBack() const { return ladder_->went_back() && ladder_->in_episode(); }
   double LoweredRate() const;
   v1::Intervention* AddAction(v1::Intervention::Kind kind, const std::string& cause,
                               v1::StepStats* stats) const;
@@ -306,7 +308,10 @@ void TrainerOf<S>::Step(v1::StepStats* stats) {
   const double factor = ClipGradients(stats);
   Update(finite, !outlier.empty(), factor, stats);
   if (!finite) RestartBrokenRows();
-  if (ladder_.has_value()) Respond(outlier, stats);
+  if (ladder_.has_value()) {
+    Respond(outlier, stats);
+    if (!points_->empty()) stats->set_last_good_step(points_->next(WentBack()).step);
+  }
 
   stats->set_updates_applied(updates_applied_);
   ++step_;
@@ -558,7 +563,7 @@ void TrainerOf<S>::Respond(const std::string& outlier, v1::StepStats* stats) {
   const std::string cause = outlier.empty() ? absl::StrCat("not finite, first in '",
                                                            stats->nonfinite_origin().tensor(), "'")
                                             : outlier;
-  const bool went_back = ladder_->went_back() && ladder_->in_episode();
+  const bool went_back = WentBack();
   const double lowered = LoweredRate();
   switch (ladder_->Bad(lowered < learning_rate(), !points_->empty())) {
     case Ladder::Action::kSkip:

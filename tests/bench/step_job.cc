@@ -40,6 +40,7 @@ class FixedSource final : public data::Source {
     filled_ = batch;
   }
 
+  void Seek(int64_t) override {}
   int64_t evaluation_batches() const override { return 0; }
   void EvaluationBatch(int64_t, Batch*) override {}
   absl::Span<const data::TargetScale> target_scales() const override { return scales_; }

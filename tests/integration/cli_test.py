@@ -163,6 +163,35 @@ class CliTest(unittest.TestCase):
             self.assertIn(rule, alerts.stdout)
         self.assertIn("boom", compared.stdout)
 
+    def test_shows_an_alert_with_the_examples_of_its_step(self):
+        boom = str(testing.SOURCE / "deploy/examples/d1-boom.yaml")
+        cli(self.server, "submit", "--file", boom, "--id", "boom", "--rule",
+            "EXPLODING_ABS:threshold=7", "--custom-rule", "OWN: loss > 1e6", "--wait", expect=1)
+
+        alert = cli_json(self.server, "alerts", "show", "boom/1")
+        whole = cli(self.server, "alerts", "show", "boom/1", "--batch").stdout
+        batch = cli_json(self.server, "batch", "boom", alert["firing_step"], "--examples", "2")
+        full = cli(self.server, "batch", "boom", alert["firing_step"], "--full").stdout
+        rules = cli(self.server, "alerts", "rules", "--job", "boom").stdout.splitlines()
+
+        self.assertIn(alert["message"].split()[0], whole)
+        self.assertIn(f"jobs/boom step {alert['firing_step']}: 4 of the 32 rows", whole)
+        self.assertIn("40 time steps left out", whole)
+        self.assertEqual(batch["batch_origin"], alert["batch_origin"])
+        for example in batch["examples"]:
+            self.assertAlmostEqual(
+                sum(value for value, mark in zip(example["inputs"][::2], example["inputs"][1::2])
+                    if mark), example["target_values"][0], places=5)
+        self.assertNotIn("left out", full)
+        self.assertIn("threshold=7", next(line for line in rules if "EXPLODING_ABS" in line))
+        self.assertIn("loss > 1e6", rules[-1])
+        self.assertIn("there is no jobs/boom/alerts/99",
+                      cli(self.server, "alerts", "show", "boom/99", expect=3).stderr)
+        self.assertIn("is not recorded",
+                      cli(self.server, "batch", "boom", "100000", expect=1).stderr)
+        self.assertIn("there is no 'jobs/nobody'",
+                      cli(self.server, "alerts", "rules", "--job", "nobody", expect=3).stderr)
+
     def test_checks_gradients(self):
         checked = cli(self.server, "check", *SMALL)
 

@@ -291,6 +291,37 @@ class PythonClientTest(unittest.TestCase):
         self.assertLessEqual({"EXPLODING_ABS", "LOSS_DIVERGENCE", "NON_FINITE"}, set(by_rule))
         self.assertTrue(by_rule["EXPLODING_ABS"].advice)
 
+    def test_shows_the_batch_of_a_step(self):
+        text = "the quick brown fox jumps over the lazy dog\n" * 60
+        dataset = self.client.upload(text.encode(), dataset_pb2.Dataset.KIND_TEXT, "fox")
+        language = task_pb2.Task(language=task_pb2.LanguageTask(dataset=dataset.name,
+                                                                time_steps=20))
+        name = self.client.create(small_job(steps=30, task=language)).name
+        self.client.wait(name)
+        steps, _ = self.client.steps(name, from_step=0)
+
+        def batch(step, name=name):
+            return self.client.jobs.GetBatch(
+                job_service_pb2.GetBatchRequest(name=name, step=step), timeout=TIMEOUT)
+        for step in steps:
+            shown = batch(step.step)
+            self.assertEqual(shown.batch_origin, step.batch_origin)
+            self.assertEqual(len(shown.examples), 4)
+            for example in shown.examples:
+                end = example.origin + example.time_steps
+                self.assertEqual(example.text, text[example.origin:end])
+                self.assertEqual(example.target_text, text[example.origin + 1:end + 1])
+
+        self.client.datasets.DeleteDataset(
+            dataset_service_pb2.DeleteDatasetRequest(name=dataset.name), timeout=TIMEOUT)
+        for arguments, code in (((3,), grpc.StatusCode.FAILED_PRECONDITION),
+                                ((30,), grpc.StatusCode.OUT_OF_RANGE),
+                                ((-1,), grpc.StatusCode.INVALID_ARGUMENT),
+                                ((3, "jobs/nobody"), grpc.StatusCode.NOT_FOUND)):
+            with self.assertRaises(grpc.RpcError) as caught:
+                batch(*arguments)
+            self.assertEqual(caught.exception.code(), code)
+
     def test_tells_liveness_and_readiness(self):
         live = self.client.health.Check(health_pb2.HealthCheckRequest(), timeout=TIMEOUT)
         with self.assertRaises(grpc.RpcError) as caught:

@@ -1101,6 +1101,25 @@ TEST(RuleEngine, AlertsNameTheBatch) {
   EXPECT_EQ(stream.changed[0].batch_origin(), 320);
 }
 
+TEST(RuleEngine, AlertsNameTheLastGoodStepOfTheirFiring) {
+  const auto step = [](double norm, int64_t good) {
+    return [norm, good](v1::StepStats* stats) {
+      stats->set_norm_before(norm);
+      if (good >= 0) stats->set_last_good_step(good);
+    };
+  };
+  Stream guarded(MakeJob()), alone(MakeJob());
+
+  guarded.Feed(1, step(5000.0, 40));
+  guarded.Feed(1, step(5000.0, 60));
+  alone.Feed(1, step(5000.0, -1));
+
+  ASSERT_THAT(guarded.changed, SizeIs(1));
+  EXPECT_EQ(guarded.engine.alerts().back().last_good_step(), 40);
+  ASSERT_THAT(alone.changed, SizeIs(1));
+  EXPECT_FALSE(alone.changed[0].has_last_good_step());
+}
+
 v1::Acknowledgement NoteOf(const char* author) {
   v1::Acknowledgement note;
   note.set_author(author);

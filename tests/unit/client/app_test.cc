@@ -532,6 +532,148 @@ TEST_F(AppTest, ShowsAlertsWithAdvice) {
   EXPECT_THAT(out_.str(), HasSubstr("clip at 1"));
 }
 
+// Answers GetBatch with one example of the step that is asked for.
+void ServeBatch(FakeServer* server, v1::GetBatchRequest* sent) {
+  server->get_batch = [sent](const v1::GetBatchRequest& request) {
+    *sent = request;
+    if (request.step() >= 40) return absl::StatusOr<v1::TrainingBatch>(absl::OutOfRangeError("no"));
+    v1::TrainingBatch batch;
+    batch.set_step(request.step());
+    batch.set_rows(32);
+    batch.add_target_names("sum");
+    v1::TrainingExample* const example = batch.add_examples();
+    example->set_time_steps(1);
+    example->add_inputs(0.5f);
+    example->add_target_values(0.75f);
+    return absl::StatusOr<v1::TrainingBatch>(batch);
+  };
+}
+
+TEST_F(AppTest, ShowsTheBatchOfAStep) {
+  ServeJob(v1::Job::STATE_RUNNING);
+  v1::GetBatchRequest sent;
+  ServeBatch(&server_, &sent);
+  server_.Start();
+
+  EXPECT_EQ(RunWith({"batch", "x", "12", "--examples", "7"}), 0);
+
+  EXPECT_EQ(sent.name(), "jobs/x");
+  EXPECT_EQ(sent.step(), 12);
+  EXPECT_EQ(sent.examples_max(), 7);
+  EXPECT_THAT(out_.str(), HasSubstr("jobs/x step 12: 1 of the 32 rows"));
+  EXPECT_THAT(out_.str(), HasSubstr("target sum 0.75"));
+  out_.str("");
+  EXPECT_EQ(RunWith({"batch", "x", "12", "-o", "json"}), 0);
+  EXPECT_EQ(sent.examples_max(), 4);
+  EXPECT_EQ(nlohmann::json::parse(out_.str())["examples"][0]["target_values"][0], 0.75);
+  EXPECT_EQ(RunWith({"batch", "x", "40"}), 1);
+  EXPECT_EQ(RunWith({"batch", "x", "one"}), 2);
+  EXPECT_EQ(RunWith({"batch", "x"}), 2);
+  EXPECT_EQ(RunWith({"batch", "x", "1", "--examples", "0"}), 2);
+}
+
+TEST_F(AppTest, ShowsOneAlertWhole) {
+  v1::Job job;
+  job.set_name("jobs/x");
+  v1::Alert alert;
+  alert.set_name("jobs/x/alerts/2");
+  alert.set_rule_name("EXPLODING_ABS");
+  alert.set_severity(v1::SEVERITY_CRIT);
+  alert.set_state(v1::Alert::STATE_RESOLVED);
+  alert.set_resolve_reason(v1::Alert::RESOLVE_REASON_CONDITION);
+  alert.set_pending_step(10);
+  alert.set_firing_step(12);
+  alert.set_last_step(30);
+  alert.set_resolved_step(33);
+  alert.set_count(2);
+  alert.set_first_value(1200);
+  alert.set_peak_value(5000);
+  alert.set_last_value(800);
+  alert.set_threshold(1000);
+  alert.set_tensor("rnn.weight_hh_l0");
+  alert.set_time_step(3);
+  alert.set_message("the norm before clipping passed its limit");
+  alert.set_advice(std::string(20, 'w') + " " + std::string(50, 'v') + " " + std::string(40, 'u'));
+  alert.set_batch_origin(384);
+  alert.set_last_good_step(7);
+  v1::Alert stalled = alert;
+  stalled.set_name("jobs/x/alerts/3");
+  stalled.clear_batch_origin();
+  Serve(job, {}, {alert, stalled}, &server_);
+  v1::GetBatchRequest sent;
+  ServeBatch(&server_, &sent);
+  server_.Start();
+
+  EXPECT_EQ(RunWith({"alerts", "show", "x/2"}), 0);
+
+  EXPECT_EQ(out_.str(),
+            "alert         jobs/x/alerts/2\n"
+            "rule          EXPLODING_ABS, CRIT\n"
+            "state         RESOLVED\n"
+            "what          the norm before clipping passed its limit\n"
+            "where         rnn.weight_hh_l0, time step 3\n"
+            "steps         held from 10, fired at 12, held last at 30, resolved at 33 (CONDITION); "
+            "2 times\n"
+            "value         1200 when it fired, at worst 5000, now 800; the limit is 1000\n"
+            "batch         from 384 on (gradwatch batch x 12)\n"
+            "last good     the weights before step 7, where the ladder would go back to\n"
+            "advice        wwwwwwwwwwwwwwwwwwww\n"
+            "              vvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvv\n"
+            "              uuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuu\n");
+  out_.str("");
+  EXPECT_EQ(RunWith({"alerts", "show", "jobs/x/alerts/2", "--batch"}), 0);
+  EXPECT_THAT(out_.str(), HasSubstr("\n\njobs/x step 12: 1 of the 32 rows"));
+  EXPECT_EQ(sent.step(), 12);
+  EXPECT_EQ(RunWith({"alerts", "show", "x/3", "--batch"}), 0);
+  EXPECT_THAT(err_.str(), HasSubstr("no step raised this alert"));
+  EXPECT_EQ(RunWith({"alerts", "show", "x/4"}), 3);
+  EXPECT_THAT(err_.str(), HasSubstr("there is no jobs/x/alerts/4; jobs/x has 2 alerts"));
+  EXPECT_EQ(RunWith({"alerts", "show", "x"}), 2);
+}
+
+TEST_F(AppTest, ListsTheRulesOfAJob) {
+  v1::ListRulesRequest sent;
+  server_.list_rules = [&sent](const v1::ListRulesRequest& request) {
+    sent = request;
+    v1::ListRulesResponse response;
+    for (const char* name : {"EXPLODING_ABS", "DEAD_LAYER", "UPDATE_RATIO"}) {
+      v1::Rule* const rule = response.add_rules();
+      rule->set_name(name);
+      rule->mutable_defaults()->set_threshold(1000);
+      rule->mutable_defaults()->set_for_steps(3);
+      if (!request.job().empty()) *rule->mutable_in_force() = rule->defaults();
+    }
+    if (request.job().empty()) return absl::StatusOr<v1::ListRulesResponse>(response);
+    response.mutable_rules(0)->mutable_in_force()->set_threshold(50);
+    response.mutable_rules(0)->mutable_in_force()->set_severity(v1::SEVERITY_INFO);
+    response.mutable_rules(1)->mutable_in_force()->set_disabled(true);
+    v1::Rule* const own = response.add_rules();
+    own->set_name("OWN");
+    own->set_condition("loss > 100");
+    own->mutable_defaults()->set_threshold(100);
+    own->mutable_custom()->set_name("OWN");
+    return absl::StatusOr<v1::ListRulesResponse>(response);
+  };
+  server_.Start();
+
+  EXPECT_EQ(RunWith({"alerts", "rules", "--job", "x"}), 0);
+
+  EXPECT_EQ(sent.job(), "jobs/x");
+  const std::vector<std::string> lines = absl::StrSplit(out_.str(), '\n');
+  ASSERT_EQ(lines.size(), 6u);
+  EXPECT_THAT(lines[0], HasSubstr("IN FORCE"));
+  EXPECT_THAT(lines[1], HasSubstr("threshold=50,for=3"));
+  EXPECT_THAT(lines[1], HasSubstr("threshold=50,severity=INFO"));
+  EXPECT_THAT(lines[2], HasSubstr(" off"));
+  EXPECT_THAT(lines[3], HasSubstr("threshold=1000,for=3"));
+  EXPECT_THAT(lines[4], HasSubstr("its own"));
+  EXPECT_THAT(lines[4], HasSubstr("loss > 100"));
+  out_.str("");
+  EXPECT_EQ(RunWith({"alerts", "rules"}), 0);
+  EXPECT_EQ(sent.job(), "");
+  EXPECT_THAT(out_.str(), HasSubstr("DEFAULTS"));
+}
+
 TEST_F(AppTest, AcknowledgesAnAlert) {
   v1::AcknowledgeAlertRequest sent;
   server_.acknowledge_alert = [&sent](const v1::AcknowledgeAlertRequest& request) {

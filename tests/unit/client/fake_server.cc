@@ -82,6 +82,10 @@ struct FakeServer::Services {
                                 v1::CheckGradientsResponse* out) override {
       return Call(fake->check_gradients, *in, out);
     }
+    grpc::Status GetBatch(Context*, const v1::GetBatchRequest* in,
+                          v1::TrainingBatch* out) override {
+      return Call(fake->get_batch, *in, out);
+    }
     grpc::Status WatchJob(Context* context, const v1::WatchJobRequest* in,
                           grpc::ServerWriter<v1::WatchJobResponse>* out) override {
       return Stream(fake->watch_job, *in, context, out);
@@ -109,6 +113,10 @@ struct FakeServer::Services {
     grpc::Status ListAlerts(Context*, const v1::ListAlertsRequest* in,
                             v1::ListAlertsResponse* out) override {
       return Call(fake->list_alerts, *in, out);
+    }
+    grpc::Status ListRules(Context*, const v1::ListRulesRequest* in,
+                           v1::ListRulesResponse* out) override {
+      return Call(fake->list_rules, *in, out);
     }
     grpc::Status AcknowledgeAlert(Context*, const v1::AcknowledgeAlertRequest* in,
                                   v1::Alert* out) override {

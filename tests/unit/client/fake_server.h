@@ -48,11 +48,13 @@ class FakeServer {
   Answer<v1::AdvanceJobRequest, v1::JobActionResponse> advance_job;
   Answer<v1::ListInterventionsRequest, v1::ListInterventionsResponse> list_interventions;
   Answer<v1::CheckGradientsRequest, v1::CheckGradientsResponse> check_gradients;
+  Answer<v1::GetBatchRequest, v1::TrainingBatch> get_batch;
   Answers<v1::WatchJobRequest, v1::WatchJobResponse> watch_job;
   Answer<v1::QueryStatsRequest, v1::QueryStatsResponse> query_stats;
   Answer<v1::GetClipAdviceRequest, v1::ClipAdvice> get_clip_advice;
   Answers<v1::StreamStatsRequest, v1::StreamStatsResponse> stream_stats;
   Answer<v1::ListAlertsRequest, v1::ListAlertsResponse> list_alerts;
+  Answer<v1::ListRulesRequest, v1::ListRulesResponse> list_rules;
   Answer<v1::AcknowledgeAlertRequest, v1::Alert> acknowledge_alert;
   Answer<v1::SilenceRuleRequest, v1::Silence> silence_rule;
   Answer<v1::ListSilencesRequest, v1::ListSilencesResponse> list_silences;

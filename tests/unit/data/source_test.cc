@@ -2,6 +2,12 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
 #include "tests/unit/data/batch_check.h"
 #include "tests/unit/data/complete_jobs.h"
 
@@ -82,6 +88,67 @@ TEST(SourceMemoryBytesTest, DoesNotOverflowForTheLargestJob) {
   shape.outputs = kColumnsMax;
 
   EXPECT_GT(SourceMemoryBytes(v1::Job(), shape), int64_t{10} << 40);
+}
+
+// "abc…zabc…", and columns t and s = 2 t + 5.
+Content SeekText() {
+  std::string text;
+  for (int i = 0; i < 400; ++i) text += static_cast<char>('a' + i % 26);
+  return *ParseText(text);
+}
+
+Content SeekTable() {
+  std::string table = "t,s\n";
+  for (int i = 0; i < 400; ++i) absl::StrAppend(&table, i, ",", 2 * i + 5, "\n");
+  return *ParseTable(table);
+}
+
+TEST(SeekTest, GivesTheBatchesThatComeInOrder) {
+  v1::Job windows = ForecastJob(4, 10, {"s"});
+  windows.mutable_task()->mutable_forecast()->set_carry_state(false);
+  v1::Job spoilt = AddingJob(4, 12, 6);
+  spoilt.mutable_fault_injection()->set_first_batch(3);
+  spoilt.mutable_fault_injection()->set_batches(4);
+  spoilt.mutable_fault_injection()->set_factor(100);
+  v1::Job spoilt_streams = ForecastJob(4, 10, {"t", "s"});
+  *spoilt_streams.mutable_fault_injection() = spoilt.fault_injection();
+  const std::pair<v1::Job, Content> cases[] = {
+      {AddingJob(4, 12, 6), nullptr},
+      {TemporalOrderJob(4, 20, 12), nullptr},
+      {CopyMemoryJob(4, 5), nullptr},
+      {MackeyGlassJob(4, 10, 2, 3), nullptr},
+      {LanguageJob(4, 10, 0.1), SeekText()},
+      {ForecastJob(4, 10, {"s"}), SeekTable()},
+      {windows, SeekTable()},
+      {spoilt, nullptr},
+      {spoilt_streams, SeekTable()},
+  };
+  constexpr int64_t kBatches = 20;  // More than the streams have until they begin again.
+  for (const auto& [job, content] : cases) {
+    SCOPED_TRACE(job.DebugString());
+    const auto ordered = SourceOf(job, content), sought = SourceOf(job, content);
+    std::vector<Batch> batches(kBatches);
+    for (Batch& batch : batches) ordered->NextBatch(&batch);
+
+    Batch batch;
+    for (int64_t i = 0; i < kBatches; ++i) {
+      const int64_t number = i * 7 % kBatches;
+      sought->Seek(number);
+      for (int64_t next = number; next < std::min(number + 2, kBatches); ++next) {
+        sought->NextBatch(&batch);
+        ExpectSame(batch, batches[static_cast<size_t>(next)]);
+      }
+    }
+  }
+}
+
+TEST(ShapeOfTest, NamesTheColumnsOfNumericInput) {
+  using Names = std::vector<std::string>;
+  EXPECT_EQ(ShapeOf(AddingJob(4, 10, 10), nullptr)->feature_names, (Names{"value", "mark"}));
+  EXPECT_EQ(ShapeOf(MackeyGlassJob(4, 10, 2, 3), nullptr)->feature_names, Names{"x"});
+  EXPECT_EQ(ShapeOf(ForecastJob(4, 10, {"s", "t"}), SeekTable().get())->feature_names,
+            (Names{"s", "t"}));
+  EXPECT_TRUE(ShapeOf(CopyMemoryJob(4, 5), nullptr)->feature_names.empty());
 }
 
 }  // namespace

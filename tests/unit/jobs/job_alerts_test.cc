@@ -212,6 +212,36 @@ TEST_F(JobAlertsTest, AJobThatFinishesNoStepIsStalledUntilTheNext) {
   EXPECT_EQ(alert.state(), v1::Alert::STATE_RESOLVED);
 }
 
+TEST_F(JobAlertsTest, RulesOfAJobFollowItsSettings) {
+  RunExploding(2);
+  v1::ListRulesRequest of_job;
+  of_job.set_job("jobs/a");
+  const auto before = manager().ListRules(of_job);
+  script_->AllowAll();
+  v1::UpdateJobRequest update = UpdateOf("jobs/a", {"rules", "custom_rules"});
+  v1::RuleSettings* const settings = update.mutable_job()->add_rules();
+  settings->set_id(v1::RULE_ID_EXPLODING_ABS);
+  settings->set_threshold(7.0);
+  v1::CustomRule* const own = update.mutable_job()->add_custom_rules();
+  own->set_name("OWN");
+  own->set_expression("loss > 100");
+  ASSERT_TRUE(manager().Update(update).ok());
+
+  const auto after = manager().ListRules(of_job);
+  const auto catalogue = manager().ListRules({});
+  of_job.set_job("jobs/b");
+
+  ASSERT_TRUE(before.ok() && after.ok() && catalogue.ok());
+  EXPECT_EQ(before->rules(1).in_force().threshold(), 1000.0);
+  EXPECT_EQ(after->rules(1).name(), "EXPLODING_ABS");
+  EXPECT_EQ(after->rules(1).in_force().threshold(), 7.0);
+  EXPECT_EQ(after->rules_size(), before->rules_size() + 1);
+  EXPECT_EQ(after->rules().rbegin()->custom().expression(), "loss > 100");
+  EXPECT_EQ(catalogue->rules_size(), before->rules_size());
+  EXPECT_FALSE(catalogue->rules(1).has_in_force());
+  EXPECT_EQ(manager().ListRules(of_job).status().code(), StatusCode::kNotFound);
+}
+
 TEST_F(JobAlertsTest, ReplayGivesTheAlertsOfTheRunAndOfOtherSettings) {
   RunExploding(30);
   v1::EvaluateRulesRequest request;

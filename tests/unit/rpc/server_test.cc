@@ -577,6 +577,19 @@ TEST_F(ServerTest, ListsTheRules) {
   EXPECT_EQ(rules.rules_size(), static_cast<int>(alerts::RuleCatalogue().size()));
 }
 
+TEST_F(ServerTest, ListsTheRulesOfAJobThatThereIs) {
+  Start();
+  grpc::ClientContext context;
+  v1::ListRulesRequest request;
+  request.set_job("jobs/nobody");
+  v1::ListRulesResponse rules;
+
+  const grpc::Status status = alerts_stub_->ListRules(&context, request, &rules);
+
+  EXPECT_EQ(status.error_code(), grpc::StatusCode::NOT_FOUND);
+  EXPECT_EQ(status.error_message(), "there is no 'jobs/nobody'");
+}
+
 class UploadTest : public ServerTest {
  protected:
   static constexpr char kLine[] = "hello gradient, hello world\n";

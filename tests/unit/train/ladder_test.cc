@@ -164,7 +164,10 @@ TEST(RecoveryPointsTest, ACandidateCountsOnceGoodStepsFollowedAndTheOldestMakesR
   }
 
   EXPECT_EQ(points.newest().weights[0], 4);
+  EXPECT_EQ(points.next(false).weights[0], 4);
+  EXPECT_EQ(points.next(true).weights[0], 3);
   points.DropNewest();
+  EXPECT_EQ(points.next(true).weights[0], 3);
   EXPECT_EQ(points.newest().weights[0], 3);
   points.DropNewest();  // The only one stays.
   EXPECT_EQ(points.newest().weights[0], 3);
@@ -250,7 +253,9 @@ TEST(LadderTrainerTest, AHealthyRunHasTheBitsOfOneWithoutALadder) {
 
   ASSERT_EQ(a.records.size(), b.records.size());
   for (size_t i = 0; i < a.records.size(); ++i) {
-    EXPECT_EQ(a.records[i].SerializeAsString(), b.records[i].SerializeAsString());
+    v1::StepStats record = b.records[i];
+    record.clear_last_good_step();  // The only thing that a ladder adds.
+    EXPECT_EQ(a.records[i].SerializeAsString(), record.SerializeAsString());
   }
   EXPECT_TRUE(b.actions.empty());
 }
@@ -323,6 +328,34 @@ TEST(LadderTrainerTest, RollBackBringsBackWeightsOptimizerAndCounter) {
   trainer->Step(&record);
   EXPECT_EQ(record.batch_origin(), (26 + 50) * 32);  // Batches of 32 examples.
   EXPECT_EQ(record.updates_applied(), 21);
+}
+
+// Wherever the run goes back to, the step before it had said so.
+TEST(LadderTrainerTest, RecordsNameTheStepThatARollBackGoesTo) {
+  v1::Job job = SmallGated();
+  Guard(&job);
+  job.mutable_ladder()->set_skips_max(0);
+  job.mutable_ladder()->set_rate_cuts_max(0);
+  job.mutable_ladder()->set_checkpoint_every_steps(10);
+  job.mutable_ladder()->set_calm_steps(3);
+  job.mutable_ladder()->set_batches_skipped(2);
+  Spoil(45, 8, true, &job);  // Going back twice within an episode.
+  job.mutable_training()->set_step_limit(80);
+
+  const Trained run = Train(job);
+
+  std::vector<int64_t> restored;
+  for (const Intervention& action : run.actions) {
+    ASSERT_EQ(action.kind(), Intervention::KIND_ROLL_BACK);
+    restored.push_back(action.restored_step());
+    EXPECT_EQ(run.records[static_cast<size_t>(action.step() - 1)].last_good_step(),
+              action.restored_step());
+  }
+  EXPECT_EQ(restored, (std::vector<int64_t>{40, 30, 30}));
+  EXPECT_EQ(run.records[0].last_good_step(), 0);
+  EXPECT_EQ(run.records[12].last_good_step(), 10);  // Proven by steps 10, 11 and 12.
+  EXPECT_EQ(run.records[11].last_good_step(), 0);
+  EXPECT_FALSE(Train(SmallGated()).records[0].has_last_good_step());
 }
 
 // Bad steps right after a checkpoint was taken: it is not the one to go back to.
