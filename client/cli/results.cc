@@ -114,8 +114,6 @@ absl::StatusOr<int> Export(const ExportFlags& flags, Session* session) {
   const std::string name = JobName(flags.job);
   const absl::StatusOr<v1::Job> job = FetchJob(*client, name);
   if (!job.ok()) return job.status();
-  const std::vector<v1::ParameterInfo> parameters(job->parameters().begin(),
-                                                  job->parameters().end());
   v1::StreamStatsRequest request;
   request.set_name(name);
   request.set_lossless(true);
@@ -134,14 +132,14 @@ absl::StatusOr<int> Export(const ExportFlags& flags, Session* session) {
   absl::StatusOr<std::unique_ptr<Sink>> sink = Sink::Open(flags.output, session);
   if (!sink.ok()) return sink.status();
   const bool csv = flags.format == "csv";
-  absl::Status status = csv ? (*sink)->Write(CsvHeader(parameters)) : absl::OkStatus();
+  absl::Status status = csv ? (*sink)->Write(CsvHeader(*job)) : absl::OkStatus();
   const auto reader = (*client)->StreamStats(request, {});
   v1::StreamStatsResponse message;
   int64_t steps = 0;
   while (status.ok() && reader->Next(&message)) {
     for (const v1::StepStats& step : message.steps()) {
       if (status.ok()) {
-        status = (*sink)->Write(csv ? CsvRow(step, parameters.size()) : JsonLine(step));
+        status = (*sink)->Write(csv ? CsvRow(step, *job) : JsonLine(step));
       }
       ++steps;
     }
