@@ -50,6 +50,9 @@ absl::StatusOr<int> Compare(const std::vector<std::string>& jobs, Session* sessi
   session->out() << ComparisonTable(summaries).ToString();
   const auto width = static_cast<size_t>(std::max(session->environment().columns, 60));
   session->out() << "\n";
+  if (const Table shadows = ShadowTable(summaries); !shadows.empty()) {
+    session->out() << shadows.ToString() << "\n";
+  }
   if (const std::string differences = Differences(summaries); !differences.empty()) {
     session->out() << differences << "\n";
   }

@@ -523,6 +523,19 @@ TEST_F(AppTest, ComparesJobsInWords) {
   EXPECT_EQ(RunWith({"compare", "x", "nobody"}), 3);
 }
 
+TEST_F(AppTest, ComparesShadowClips) {
+  v1::Job job = ServeJob(v1::Job::STATE_SUCCEEDED);
+  job.add_shadow_clips()->mutable_global_norm()->set_max_norm(0.25);
+  job.add_shadow_summaries()->set_clip_rate(0.75);
+  server_.get_job = [&job](const v1::GetJobRequest&) { return job; };
+  server_.Start();
+
+  EXPECT_EQ(RunWith({"compare", "x"}), 0);
+
+  EXPECT_THAT(out_.str(), HasSubstr("SHADOW CLIP"));
+  EXPECT_THAT(out_.str(), HasSubstr("norm 0.25     75 %"));
+}
+
 TEST_F(AppTest, ShowsAlertsWithAdvice) {
   ServeJob(v1::Job::STATE_RUNNING);
   server_.Start();
