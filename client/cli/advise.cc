@@ -83,25 +83,64 @@ std::string StepsText(const v1::NormDistribution& norms) {
   return text;
 }
 
-void AddEffect(const std::string& what, const v1::ThresholdEffect& effect, Table* table) {
-  table->AddRow({absl::StrCat("norm ", FormatNumber(effect.max_norm())), what,
-                 effect.has_clip_rate() ? FormatShare(effect.clip_rate()) : "-",
-                 effect.has_mean_coefficient() ? FormatNumber(effect.mean_coefficient()) : "-"});
+std::vector<std::string> EffectRow(const std::string& what, const v1::ThresholdEffect& effect) {
+  return {absl::StrCat("norm ", FormatNumber(effect.max_norm())), what,
+          effect.has_clip_rate() ? FormatShare(effect.clip_rate()) : "-",
+          effect.has_mean_coefficient() ? FormatNumber(effect.mean_coefficient()) : "-"};
 }
 
 std::string EffectTable(const v1::ClipAdvice& advice, const v1::Job& job) {
   using Align = Table::Align;
   Table table({{"THRESHOLD"}, {""}, {"CLIPS", Align::kRight}, {"MEAN FACTOR", Align::kRight}});
-  AddEffect("advised", advice.recommended(), &table);
-  if (advice.has_alternative()) AddEffect("or", advice.alternative(), &table);
-  if (advice.has_current()) AddEffect("now", advice.current(), &table);
-  for (const v1::ThresholdEffect& asked : advice.asked()) AddEffect("asked", asked, &table);
+  for (std::vector<std::string>& row : ThresholdRows(advice)) table.AddRow(std::move(row));
   for (int i = 0; i < std::min(advice.shadows_size(), job.shadow_clips_size()); ++i) {
     const v1::ShadowSummary& shadow = advice.shadows(i);
     table.AddRow({DescribePolicy(job.shadow_clips(i)), "shadow", FormatShare(shadow.clip_rate()),
                   shadow.has_mean_coefficient() ? FormatNumber(shadow.mean_coefficient()) : "-"});
   }
   return table.ToString();
+}
+
+std::string ThresholdText(const v1::ClipAdvice& advice) {
+  return absl::StrCat(
+      "clip the global L2 norm at ", FormatNumber(advice.recommended().max_norm()),
+      advice.has_alternative()
+          ? absl::StrCat(" (or ", FormatNumber(advice.alternative().max_norm()), ")")
+          : "");
+}
+
+std::string BasisText(v1::ClipAdvice::Basis basis) {
+  switch (basis) {
+    case v1::ClipAdvice::BASIS_NO_DATA:
+      return "too little data: fewer than 100 steps with a finite norm; a start value";
+    case v1::ClipAdvice::BASIS_STEP_SIZE:
+      return "step size: with this optimizer the threshold sets the size of most steps";
+    case v1::ClipAdvice::BASIS_SPIKE_GUARD:
+      return "guard against spikes: this optimizer does not care for the gradient's scale";
+    case v1::ClipAdvice::BASIS_EXPLODING:
+      return "explosion: the gradient explodes, and the threshold is to hold it";
+    default:
+      return "";
+  }
+}
+
+std::string AllowedText(const v1::ClipAdvice& advice) {
+  if (!advice.has_allowed_min()) return "";
+  return absl::StrCat(FormatNumber(advice.allowed_min()), " to ",
+                      FormatNumber(advice.allowed_max()),
+                      " (half to ten times the mean norm without its largest 1 %)");
+}
+
+std::string SingleEntryText(const v1::ClipAdvice& advice) {
+  if (!advice.has_value_threshold()) return "";
+  return absl::StrCat(FormatNumber(advice.value_threshold()),
+                      ", the 99.9th percentile of their size, up to a factor of 2");
+}
+
+std::string ClippedInFact(const v1::ClipAdvice& advice, const v1::Job& job) {
+  if (!advice.has_window()) return "";
+  return absl::StrCat(FormatShare(advice.clip_rate()), " of these steps, by ",
+                      DescribeClipping(job));
 }
 
 std::string PublishedTable(const v1::ClipAdvice& advice) {
@@ -163,15 +202,41 @@ std::string NormPicture(const v1::ClipAdvice& advice, const AdviceStyle& style) 
   return text;
 }
 
+std::vector<std::vector<std::string>> ThresholdRows(const v1::ClipAdvice& advice) {
+  std::vector<std::vector<std::string>> rows = {EffectRow("advised", advice.recommended())};
+  if (advice.has_alternative()) rows.push_back(EffectRow("or", advice.alternative()));
+  if (advice.has_current()) rows.push_back(EffectRow("now", advice.current()));
+  for (const v1::ThresholdEffect& asked : advice.asked()) rows.push_back(EffectRow("asked", asked));
+  return rows;
+}
+
+std::vector<std::pair<std::string, std::string>> AdviceRows(const v1::ClipAdvice& advice,
+                                                            const v1::Job& job) {
+  std::vector<std::pair<std::string, std::string>> rows = {
+      {"advice", ThresholdText(advice)},
+      {"basis", BasisText(advice.basis())},
+      {"reason", advice.reason()},
+      {"from", advice.has_window() ? StepsText(advice.window()) : ""},
+      {"clipped in fact", ClippedInFact(advice, job)},
+      {"allowed range", AllowedText(advice)},
+      {"single entries", SingleEntryText(advice)}};
+  for (const std::string& assumption : advice.assumptions()) {
+    rows.emplace_back("assumed", assumption);
+  }
+  for (const std::string& warning : advice.warnings()) rows.emplace_back("warning", warning);
+  for (const v1::PublishedThreshold& published : advice.published()) {
+    rows.emplace_back("published", absl::StrCat(published.setting(), ": ", published.threshold(),
+                                                " (", published.source(), ")"));
+  }
+  rows.emplace_back("next", NextStep(advice, job));
+  return rows;
+}
+
 std::string DescribeAdvice(const v1::ClipAdvice& advice, const v1::Job& job,
                            const AdviceStyle& style) {
   const size_t width = std::max<size_t>(style.columns, 60) - 1;
-  std::string text = absl::StrCat(
-      advice.job(), ": clip the global L2 norm at ", FormatNumber(advice.recommended().max_norm()),
-      advice.has_alternative()
-          ? absl::StrCat(" (or ", FormatNumber(advice.alternative().max_norm()), ")")
-          : "",
-      "\n", Wrap(advice.reason(), width, 0), "\n");
+  std::string text = absl::StrCat(advice.job(), ": ", ThresholdText(advice), "\n",
+                                  Wrap(advice.reason(), width, 0), "\n");
   if (advice.has_window()) {
     absl::StrAppend(&text, "\nnorm before clipping, ", StepsText(advice.window()), "\n",
                     Wrap(QuantileLine(advice.window()), width, 0), "\n",
@@ -182,29 +247,15 @@ std::string DescribeAdvice(const v1::ClipAdvice& advice, const v1::Job& job,
     }
   }
   absl::StrAppend(&text, "\n", EffectTable(advice, job));
-  if (advice.has_window()) {
-    absl::StrAppend(&text, "clipped in fact: ", FormatShare(advice.clip_rate()),
-                    " of these steps, by ", DescribeClipping(job), "\n");
-  }
-  const auto line = [&](const std::string& words) {
-    absl::StrAppend(&text, Wrap(words, width, 2), "\n");
+  const auto line = [&](absl::string_view what, const std::string& words) {
+    if (!words.empty()) absl::StrAppend(&text, Wrap(absl::StrCat(what, words), width, 2), "\n");
   };
-  if (advice.has_allowed_min()) {
-    line(absl::StrCat("allowed range: ", FormatNumber(advice.allowed_min()), " to ",
-                      FormatNumber(advice.allowed_max()),
-                      " (half to ten times the mean norm without its largest 1 %)"));
-  }
-  if (advice.has_value_threshold()) {
-    line(absl::StrCat("single entries (--clip-value): ", FormatNumber(advice.value_threshold()),
-                      ", the 99.9th percentile of their size, up to a factor of 2"));
-  }
+  line("clipped in fact: ", ClippedInFact(advice, job));
+  line("allowed range: ", AllowedText(advice));
+  line("single entries (--clip-value): ", SingleEntryText(advice));
   text += "\n";
-  for (const std::string& assumption : advice.assumptions()) {
-    line(absl::StrCat("- assumed: ", assumption));
-  }
-  for (const std::string& warning : advice.warnings()) {
-    line(absl::StrCat("! ", warning));
-  }
+  for (const std::string& assumption : advice.assumptions()) line("- assumed: ", assumption);
+  for (const std::string& warning : advice.warnings()) line("! ", warning);
   if (!advice.published().empty()) absl::StrAppend(&text, "\n", PublishedTable(advice));
   absl::StrAppend(&text, "\n", NextStep(advice, job), "\n");
   return text;

@@ -3,6 +3,8 @@
 
 #include <cstddef>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "gradwatch/v1/clipping.pb.h"
 #include "gradwatch/v1/job.pb.h"
@@ -18,6 +20,15 @@ struct AdviceStyle {
 // Norms as bars, one for each stretch of equal ratio, at most 16 of them, with the thresholds of
 // the advice where they lie. Lines are at most `columns` wide.
 std::string NormPicture(const v1::ClipAdvice& advice, const AdviceStyle& style);
+
+// The advice as rows of what and value: threshold, basis, reason, range, assumptions, warnings,
+// published thresholds, the command that follows it. Values may be empty.
+std::vector<std::pair<std::string, std::string>> AdviceRows(const v1::ClipAdvice& advice,
+                                                            const v1::Job& job);
+
+// What each threshold does to the norms of the window: threshold, what it is ("advised", "or",
+// "now", "asked"), share of steps clipped, mean factor.
+std::vector<std::vector<std::string>> ThresholdRows(const v1::ClipAdvice& advice);
 
 // The whole advice: threshold and reason, quantiles, picture, what each threshold would do (shadow
 // clips beside them), range, assumptions, warnings, and the command that follows it.

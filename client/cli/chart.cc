@@ -62,19 +62,56 @@ void DrawCurve(const Curve& curve, const Scale& x, const Scale& y, Svg* svg) {
   }
 }
 
-// Labels at the right ends of lines, moved apart where they would touch.
-void DrawLimits(std::vector<LimitLine> limits, const Scale& y, const ChartFrame& frame, Svg* svg) {
-  std::sort(limits.begin(), limits.end(),
-            [](const LimitLine& a, const LimitLine& b) { return a.value > b.value; });
+// What stands at the right end of a line or a curve.
+struct EndLabel {
+  double at = 0;  // Pixel of the line.
+  std::string text;
+  std::string curve;  // CSS class of the curve that it belongs to; empty for a line.
+  std::string style;
+};
+
+void DrawLimitLines(const std::vector<LimitLine>& limits, const Scale& y, const ChartFrame& frame,
+                    Svg* svg) {
+  for (const LimitLine& limit : limits) {
+    const double at = y.At(limit.value);
+    svg->Line({frame.left, at}, {frame.right, at}, absl::StrCat("limit ", limit.style));
+  }
+}
+
+std::vector<EndLabel> EndLabelsOf(const LineChart& chart, const Scale& y) {
+  std::vector<EndLabel> labels;
+  for (const LimitLine& limit : chart.limits) {
+    labels.push_back(
+        {y.At(limit.value), limit.label, "", absl::StrCat("limit-label ", limit.style)});
+  }
+  for (const Curve& curve : chart.curves) {
+    if (curve.label.empty()) continue;
+    const auto last =
+        std::find_if(curve.points.rbegin(), curve.points.rend(),
+                     [](const CurvePoint& point) { return std::isfinite(point.middle); });
+    if (last == curve.points.rend()) continue;
+    labels.push_back({y.At(last->middle), curve.label, curve.style, "limit-label"});
+  }
+  std::stable_sort(labels.begin(), labels.end(),
+                   [](const EndLabel& a, const EndLabel& b) { return a.at < b.at; });
+  return labels;
+}
+
+// Moved apart where they would touch; those of curves have a piece of their curve before them.
+void DrawEndLabels(const std::vector<EndLabel>& labels, const ChartFrame& frame, Svg* svg) {
+  constexpr double kPiece = 22;
   double free = frame.top + 4;
-  for (size_t i = 0; i < limits.size(); ++i) {
-    const double at = y.At(limits[i].value);
-    svg->Line({frame.left, at}, {frame.right, at}, absl::StrCat("limit ", limits[i].style));
-    const double below = static_cast<double>(limits.size() - 1 - i) * kLabelPitch;
-    const double label = std::max(free, std::min(at + 4, frame.bottom() - below));
-    svg->Text({frame.right + 6, label}, Anchor::kStart, limits[i].label,
-              absl::StrCat("limit-label ", limits[i].style));
-    free = label + kLabelPitch;
+  for (size_t i = 0; i < labels.size(); ++i) {
+    const EndLabel& label = labels[i];
+    const double below = static_cast<double>(labels.size() - 1 - i) * kLabelPitch;
+    const double at = std::max(free, std::min(label.at + 4, frame.bottom() - below));
+    double left = frame.right + 6;
+    if (!label.curve.empty()) {
+      svg->Line({left, at - 4}, {left + kPiece, at - 4}, absl::StrCat("curve ", label.curve));
+      left += kPiece + 5;
+    }
+    svg->Text({left, at}, Anchor::kStart, label.text, label.style);
+    free = at + kLabelPitch;
   }
 }
 
@@ -168,7 +205,8 @@ Scale StepScale(Interval steps, const ChartFrame& frame) {
   return Scale::Linear(steps, frame.left, frame.right);
 }
 
-void DrawStepAxis(const Scale& scale, const ChartFrame& frame, double below, Svg* svg) {
+void DrawStepAxis(const Scale& scale, const ChartFrame& frame, const std::string& title,
+                  double below, Svg* svg) {
   svg->Line({frame.left, frame.bottom()}, {frame.right, frame.bottom()}, "axis");
   for (const Tick& tick : scale.Ticks(8, true)) {
     const double at = scale.At(tick.value);
@@ -176,7 +214,7 @@ void DrawStepAxis(const Scale& scale, const ChartFrame& frame, double below, Svg
     svg->Text({at, below + 17}, Anchor::kMiddle, tick.label, "tick");
   }
   // Lower than the numbers: beside a heat map the labels of the colours stand above it.
-  svg->Text({frame.width - 4, below + 23}, Anchor::kEnd, "step", "axis-title");
+  svg->Text({frame.width - 4, below + 23}, Anchor::kEnd, title, "axis-title");
 }
 
 void DrawLeftAxis(const Scale& scale, const ChartFrame& frame, const std::string& title, bool grid,
@@ -200,6 +238,7 @@ std::string DrawLineChart(const LineChart& chart, Interval steps) {
   std::vector<double> spanned = shown;
   for (const LimitLine& limit : chart.limits) spanned.push_back(limit.value);
   ChartFrame frame;
+  frame.height = chart.height;
   // The title of the left axis, then the numbers of the marks.
   frame.top = chart.marks.empty() ? 24 : 42;
   const double tracks = static_cast<double>(chart.tracks.size()) * kTrackPitch;
@@ -211,13 +250,14 @@ std::string DrawLineChart(const LineChart& chart, Interval steps) {
   Svg svg(frame.width, below + kAxisRoom, chart.label);
   DrawLeftAxis(y, frame, chart.y_title, true, false, &svg);
   for (const Curve& curve : chart.curves) DrawCurve(curve, x, y, &svg);
-  DrawLimits(chart.limits, y, frame, &svg);
+  DrawLimitLines(chart.limits, y, frame, &svg);
+  DrawEndLabels(EndLabelsOf(chart, y), frame, &svg);
   DrawMarks(chart.marks, x, frame, &svg);
   for (size_t i = 0; i < chart.tracks.size(); ++i) {
     DrawTrack(chart.tracks[i], x, frame,
               frame.bottom() + kTrackGap + static_cast<double>(i) * kTrackPitch, &svg);
   }
-  DrawStepAxis(x, frame, below, &svg);
+  DrawStepAxis(x, frame, chart.x_title, below, &svg);
   return svg.ToString();
 }
 

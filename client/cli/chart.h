@@ -36,6 +36,7 @@ struct Curve {
   std::vector<CurvePoint> points;
   bool band = true;
   bool dots = false;  // Few measurements: each gets a dot.
+  std::string label;  // At its right end: a word, or nothing.
 };
 
 // A horizontal line with its meaning at its right end: a few words.
@@ -68,6 +69,8 @@ struct Track {
 struct LineChart {
   std::string label;    // What it shows, for those who cannot see it.
   std::string y_title;  // Quantity and unit.
+  std::string x_title = "step";
+  double height = 190;  // Of the plot.
   bool log = false;
   std::optional<Interval> span;  // Of the left axis; default: what the values need.
   std::vector<Curve> curves;
@@ -77,7 +80,8 @@ struct LineChart {
 };
 
 // The picture; curves are interrupted where there is no finite value. Empty when there is no value
-// at all. On a logarithmic axis 0 and below are drawn at the bottom.
+// at all. On a logarithmic axis 0 and below are drawn at the bottom. `steps` is what the lower axis
+// spans.
 std::string DrawLineChart(const LineChart& chart, Interval steps);
 
 // Height of the step axis with its numbers and title.
@@ -88,7 +92,8 @@ Scale StepScale(Interval steps, const ChartFrame& frame);
 
 // Ticks, numbers and title of an axis at the lower or left edge; the title of the left one stands
 // above it.
-void DrawStepAxis(const Scale& scale, const ChartFrame& frame, double below, Svg* svg);
+void DrawStepAxis(const Scale& scale, const ChartFrame& frame, const std::string& title,
+                  double below, Svg* svg);
 void DrawLeftAxis(const Scale& scale, const ChartFrame& frame, const std::string& title, bool grid,
                   bool whole, Svg* svg);
 

@@ -209,6 +209,21 @@ Table ComparisonTable(const std::vector<JobSummary>& summaries) {
   return table;
 }
 
+Table ShadowTable(const std::vector<JobSummary>& summaries) {
+  Table table({{"JOB"}, {"SHADOW CLIP"}, {"CLIPS", Align::kRight}, {"MEAN FACTOR", Align::kRight}});
+  for (const JobSummary& summary : summaries) {
+    const v1::Job& job = summary.job;
+    const int shadows = std::min(job.shadow_clips_size(), job.shadow_summaries_size());
+    for (int i = 0; i < shadows; ++i) {
+      const v1::ShadowSummary& shadow = job.shadow_summaries(i);
+      table.AddRow({IdOf(job.name()), DescribePolicy(job.shadow_clips(i)),
+                    FormatShare(shadow.clip_rate()),
+                    shadow.has_mean_coefficient() ? FormatNumber(shadow.mean_coefficient()) : "-"});
+    }
+  }
+  return table;
+}
+
 std::string Differences(const std::vector<JobSummary>& summaries) {
   if (summaries.size() < 2) return "";
   std::vector<std::string> names;
@@ -280,6 +295,16 @@ google::protobuf::Struct ComparisonJson(const std::vector<JobSummary>& summaries
     google::protobuf::ListValue* const rules = fields["alerts"].mutable_list_value();
     for (const v1::Alert& alert : summary.alerts) {
       rules->add_values()->set_string_value(alert.rule_name());
+    }
+    google::protobuf::ListValue* const shadows = fields["shadow_clips"].mutable_list_value();
+    for (int i = 0; i < std::min(job.shadow_clips_size(), job.shadow_summaries_size()); ++i) {
+      auto& shadow = *shadows->add_values()->mutable_struct_value()->mutable_fields();
+      const v1::ShadowSummary& summed = job.shadow_summaries(i);
+      shadow["policy"].set_string_value(DescribePolicy(job.shadow_clips(i)));
+      shadow["clip_rate"] = NumberJson(summed.clip_rate());
+      if (summed.has_mean_coefficient()) {
+        shadow["mean_coefficient"] = NumberJson(summed.mean_coefficient());
+      }
     }
     text("verdict", Verdict(summary));
   }

@@ -43,6 +43,9 @@ google::protobuf::Value NumberJson(double value);
 // Columns in which the jobs may differ, then the outcome.
 Table ComparisonTable(const std::vector<JobSummary>& summaries);
 
+// What the shadow clips of each job would have done over its run; empty when no job has any.
+Table ShadowTable(const std::vector<JobSummary>& summaries);
+
 // "The jobs differ in clipping.": the names of the settings that are not the same in all; empty for
 // fewer than two jobs.
 std::string Differences(const std::vector<JobSummary>& summaries);

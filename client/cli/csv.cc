@@ -1,12 +1,15 @@
 #include "client/cli/csv.h"
 
+#include <algorithm>
 #include <charconv>
 #include <cmath>
+#include <vector>
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_replace.h"
+#include "client/cli/describe.h"
 #include "google/protobuf/util/time_util.h"
 
 namespace gradwatch::cli {
@@ -27,13 +30,17 @@ std::string Quoted(const std::string& text) {
   return absl::StrCat("\"", absl::StrReplaceAll(text, {{"\"", "\"\""}}), "\"");
 }
 
+void LeaveEmpty(int count, std::vector<std::string>* cells) {
+  cells->resize(cells->size() + static_cast<size_t>(count));
+}
+
 std::string Line(const std::vector<std::string>& cells) {
   return absl::StrCat(absl::StrJoin(cells, ","), "\n");
 }
 
 }  // namespace
 
-std::string CsvHeader(const std::vector<v1::ParameterInfo>& parameters) {
+std::string CsvHeader(const v1::Job& job) {
   std::vector<std::string> cells = {"step",
                                     "updates_applied",
                                     "time",
@@ -61,14 +68,20 @@ std::string CsvHeader(const std::vector<v1::ParameterInfo>& parameters) {
                                     "distance_from_start",
                                     "distance_ratio"};
   for (const char* what : {"norm/", "max_abs/"}) {
-    for (const v1::ParameterInfo& parameter : parameters) {
+    for (const v1::ParameterInfo& parameter : job.parameters()) {
       cells.push_back(Quoted(absl::StrCat(what, parameter.name())));
+    }
+  }
+  for (const char* what : {"shadow_clipped/", "shadow_coefficient/"}) {
+    int number = 0;
+    for (const v1::ClipPolicy& policy : job.shadow_clips()) {
+      cells.push_back(Quoted(absl::StrCat(what, ++number, " ", DescribePolicy(policy))));
     }
   }
   return Line(cells);
 }
 
-std::string CsvRow(const v1::StepStats& step, size_t parameters) {
+std::string CsvRow(const v1::StepStats& step, const v1::Job& job) {
   const v1::EvaluationResult& evaluation = step.evaluation();
   std::vector<std::string> cells = {
       absl::StrCat(step.step()),
@@ -98,14 +111,21 @@ std::string CsvRow(const v1::StepStats& step, size_t parameters) {
       Exact(step.has_gradient_cosine(), step.gradient_cosine()),
       Exact(step.has_distance_from_start(), step.distance_from_start()),
       Exact(step.has_distance_ratio(), step.distance_ratio())};
-  const auto tensors = static_cast<size_t>(step.tensors_size());
-  for (size_t i = 0; i < parameters; ++i) {
-    cells.push_back(Exact(i < tensors, i < tensors ? step.tensors(static_cast<int>(i)).norm() : 0));
+  const int tensors = std::min(step.tensors_size(), job.parameters_size());
+  for (int i = 0; i < tensors; ++i) cells.push_back(Exact(step.tensors(i).norm()));
+  LeaveEmpty(job.parameters_size() - tensors, &cells);
+  for (int i = 0; i < tensors; ++i) cells.push_back(Exact(step.tensors(i).max_abs()));
+  LeaveEmpty(job.parameters_size() - tensors, &cells);
+  const int shadows = std::min(step.shadow_reports_size(), job.shadow_clips_size());
+  for (int i = 0; i < shadows; ++i) {
+    cells.emplace_back(step.shadow_reports(i).clipped() ? "true" : "false");
   }
-  for (size_t i = 0; i < parameters; ++i) {
-    cells.push_back(
-        Exact(i < tensors, i < tensors ? step.tensors(static_cast<int>(i)).max_abs() : 0));
+  LeaveEmpty(job.shadow_clips_size() - shadows, &cells);
+  for (int i = 0; i < shadows; ++i) {
+    const v1::ShadowReport& shadow = step.shadow_reports(i);
+    cells.push_back(Exact(shadow.has_coefficient(), shadow.coefficient()));
   }
+  LeaveEmpty(job.shadow_clips_size() - shadows, &cells);
   return Line(cells);
 }
 

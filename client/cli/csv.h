@@ -2,7 +2,6 @@
 #define GRADWATCH_CLIENT_CLI_CSV_H_
 
 #include <string>
-#include <vector>
 
 #include "gradwatch/v1/job.pb.h"
 #include "gradwatch/v1/stats.pb.h"
@@ -13,11 +12,12 @@
 namespace gradwatch::cli {
 
 // The heading: scalars, then for each parameter its norm and largest entry,
-// "norm/rnn.weight_hh_l0".
-std::string CsvHeader(const std::vector<v1::ParameterInfo>& parameters);
+// "norm/rnn.weight_hh_l0", then for each shadow clip whether it would have clipped and its
+// coefficient, "shadow_clipped/1 norm 0.25".
+std::string CsvHeader(const v1::Job& job);
 
-// One step under that heading.
-std::string CsvRow(const v1::StepStats& step, size_t parameters);
+// One step of that job under that heading.
+std::string CsvRow(const v1::StepStats& step, const v1::Job& job);
 
 }  // namespace gradwatch::cli
 

@@ -22,7 +22,10 @@ absl::Status ReadSteps(client::Client* client, const v1::Job& job, int64_t* next
   request.set_from_step(*next_step);
   request.set_lossless(true);
   request.set_history_only(true);
-  request.set_scalars_only(job.statistics_level() != v1::STATISTICS_LEVEL_FULL);
+  const bool arrays = job.statistics_level() == v1::STATISTICS_LEVEL_FULL ||
+                      job.diagnostics().recurrent_every_steps() > 0 ||
+                      job.diagnostics().probe_every_steps() > 0;
+  request.set_scalars_only(!arrays);
   const auto reader = client->StreamStats(request, {});
   v1::StreamStatsResponse message;
   while (reader->Next(&message)) {
@@ -37,7 +40,8 @@ absl::Status ReadSteps(client::Client* client, const v1::Job& job, int64_t* next
 absl::Status ReadDigest(client::Client* client, RunFacts* facts) {
   const std::string& name = facts->summary.job.name();
   v1::QueryStatsResponse* const history = &facts->summary.history;
-  facts->digest = RunDigest(history->oldest_step(), history->newest_step());
+  facts->digest =
+      RunDigest(history->oldest_step(), history->newest_step(), facts->summary.job.parameters());
   int64_t next_step = history->oldest_step();
   absl::Status status;
   for (int attempt = 0; attempt < kAttemptsMax; ++attempt) {
@@ -52,6 +56,16 @@ absl::Status ReadDigest(client::Client* client, RunFacts* facts) {
     next_step = std::max(next_step, kept->oldest_step());
   }
   return status;
+}
+
+// Absent from a server that does not know how.
+absl::Status FetchAdvice(client::Client* client, RunFacts* facts) {
+  v1::GetClipAdviceRequest request;
+  request.set_name(facts->summary.job.name());
+  absl::StatusOr<v1::ClipAdvice> advice = client->GetClipAdvice(request);
+  if (absl::IsUnimplemented(advice.status())) return absl::OkStatus();
+  if (advice.ok()) facts->advice = *std::move(advice);
+  return advice.status();
 }
 
 // Absent for a job without uploaded data, and for data that was deleted since.
@@ -90,6 +104,7 @@ absl::StatusOr<RunFacts> FetchRunFacts(client::Client* client, const std::string
       facts.summary.alerts.begin(), facts.summary.alerts.end(),
       [](const v1::Alert& a, const v1::Alert& b) { return a.firing_step() < b.firing_step(); });
   if (absl::Status status = FetchDataset(client, &facts); !status.ok()) return status;
+  if (absl::Status status = FetchAdvice(client, &facts); !status.ok()) return status;
   if (facts.summary.history.newest_step() < 0) return facts;
   if (absl::Status status = ReadDigest(client, &facts); !status.ok()) return status;
   return facts;

@@ -8,6 +8,7 @@
 #include "absl/strings/str_cat.h"
 #include "client/cli/chart.h"
 #include "client/cli/describe.h"
+#include "client/cli/details.h"
 #include "client/cli/text.h"
 
 namespace gradwatch::cli {
@@ -17,31 +18,8 @@ using Buckets = google::protobuf::RepeatedPtrField<v1::FoldedStats>;
 // A little more, so that a line at 0 or 100 is not cut.
 constexpr Interval kPercent{-2, 102};
 
-using RangeOf = const v1::Range& (v1::FoldedStats::*)() const;
-
-Interval RecordedSteps(const RunFacts& facts) {
-  const Buckets& buckets = facts.summary.history.buckets();
-  return {static_cast<double>(buckets.begin()->first_step()) - 0.5,
-          static_cast<double>(buckets.rbegin()->last_step()) + 0.5};
-}
-
 double MiddleOf(const v1::FoldedStats& bucket) {
   return (static_cast<double>(bucket.first_step()) + static_cast<double>(bucket.last_step())) / 2;
-}
-
-Curve CurveOf(const RunFacts& facts, const std::string& style, RangeOf range) {
-  Curve curve;
-  curve.style = style;
-  for (const v1::FoldedStats& bucket : facts.summary.history.buckets()) {
-    const v1::Range& values = (bucket.*range)();
-    const double step = MiddleOf(bucket);
-    if (values.count() > 0) {
-      curve.points.push_back({step, values.minimum(), values.mean(), values.maximum()});
-    } else if (bucket.nonfinite_steps() > 0 || bucket.skipped_steps() > 0) {
-      curve.points.push_back({step, kNaN, kNaN, kNaN});
-    }
-  }
-  return curve;
 }
 
 // Values at the evaluations; `value` gives NaN where there is none.
@@ -260,23 +238,67 @@ Figure HorizonFigure(const RunFacts& facts) {
           ""};
 }
 
+// Shares of 1 in per cent.
+Curve ShareCurve(const std::string& style, const std::vector<Track::Part>& parts) {
+  Curve curve;
+  curve.style = style;
+  curve.band = false;
+  for (const Track::Part& part : parts) {
+    const double share = 100 * part.share;
+    curve.points.push_back({(part.first + part.last) / 2, share, share, share});
+  }
+  return curve;
+}
+
+// The share of steps that a shadow clip would have clipped, bucket by bucket.
+Curve ShadowCurve(const RunFacts& facts, int shadow) {
+  std::vector<Track::Part> parts;
+  for (const v1::FoldedStats& bucket : facts.summary.history.buckets()) {
+    if (bucket.count() == 0 || shadow >= bucket.shadow_clipped_steps_size()) continue;
+    parts.push_back({static_cast<double>(bucket.first_step()),
+                     static_cast<double>(bucket.last_step()),
+                     static_cast<double>(bucket.shadow_clipped_steps(shadow)) /
+                         static_cast<double>(bucket.count())});
+  }
+  // The first colour is that of the job's own clipping.
+  Curve curve = ShareCurve(CurveHue(static_cast<size_t>(shadow) + 1), parts);
+  curve.label = absl::StrCat("shadow ", shadow + 1);
+  return curve;
+}
+
 Figure ClipRateFigure(const RunFacts& facts) {
   LineChart chart;
   chart.label = "Share of clipped steps";
   chart.y_title = "clipped steps, %";
   chart.span = kPercent;
-  Curve curve;
-  curve.style = "after";
-  curve.band = false;
-  for (const Track::Part& part : TrackOf(facts, "", "", &v1::FoldedStats::clipped_steps).parts) {
-    const double share = 100 * part.share;
-    curve.points.push_back({(part.first + part.last) / 2, share, share, share});
+  chart.curves = {
+      ShareCurve("after", TrackOf(facts, "", "", &v1::FoldedStats::clipped_steps).parts)};
+  Figure figure{"Clip rate", "", {}, ""};
+  figure.keys = {{"line after", "share of the steps in which clipping changed the gradient"}};
+  const v1::Job& job = facts.summary.job;
+  for (int i = 0; i < job.shadow_clips_size(); ++i) {
+    chart.curves.push_back(ShadowCurve(facts, i));
+    figure.keys.push_back(
+        {absl::StrCat("line ", chart.curves.back().style),
+         absl::StrCat("shadow ", i + 1, ": ", DescribePolicy(job.shadow_clips(i)))});
   }
-  chart.curves = {std::move(curve)};
-  return {"Clip rate",
-          DrawLineChart(chart, RecordedSteps(facts)),
-          {{"line after", "share of the steps in which clipping changed the gradient"}},
-          ""};
+  if (job.shadow_clips_size() > 0) {
+    chart.curves.front().label = "the job";
+    figure.caption = "Shadow clips are measured and change nothing.";
+  }
+  figure.svg = DrawLineChart(chart, RecordedSteps(facts));
+  return figure;
+}
+
+// What the advice names, for the picture of the norms.
+void AddAdviceLimits(const v1::ClipAdvice& advice, std::vector<LimitLine>* limits, Figure* figure) {
+  const double advised = advice.recommended().max_norm();
+  limits->push_back({advised, absl::StrCat("advised ", FormatNumber(advised)), "advised"});
+  figure->keys.push_back({"line limit advised", "advised threshold"});
+  if (!advice.has_alternative()) return;
+  const double other = advice.alternative().max_norm();
+  limits->push_back({other, absl::StrCat("or ", FormatNumber(other)), "alternative"});
+  figure->keys.push_back({"line limit alternative", "the other one worth a try"});
 }
 
 Figure DistributionFigure(const RunFacts& facts) {
@@ -286,20 +308,48 @@ Figure DistributionFigure(const RunFacts& facts) {
   }
   Figure figure;
   figure.title = "Distribution of the norm before clipping";
-  figure.svg = DrawHistogram(LogBars(facts.digest.norms()), limits, figure.title);
   figure.keys = {{"box unclipped", "not clipped"}, {"box clipped", "clipped"}};
   if (!limits.empty()) {
     figure.keys.push_back({"line limit threshold", "clip threshold at the end of the run"});
   }
+  if (facts.advice) AddAdviceLimits(*facts.advice, &limits, &figure);
+  figure.svg = DrawHistogram(LogBars(facts.digest.norms()), limits, figure.title);
   const auto not_shown = std::count_if(facts.digest.norms().begin(), facts.digest.norms().end(),
                                        [](const NormSample& sample) { return !(sample.norm > 0); });
+  if (facts.advice && facts.advice->has_window()) {
+    const v1::NormDistribution& window = facts.advice->window();
+    figure.caption = absl::StrCat("All recorded steps; the advice comes from steps ",
+                                  window.first_step(), " to ", window.last_step(), ".");
+  }
   if (not_shown > 0) {
-    figure.caption = absl::StrCat(not_shown, " steps with a norm of 0 are not shown.");
+    absl::StrAppend(&figure.caption, " ", not_shown, " steps with a norm of 0 are not shown.");
   }
   return figure;
 }
 
 }  // namespace
+
+Interval RecordedSteps(const RunFacts& facts) {
+  const Buckets& buckets = facts.summary.history.buckets();
+  return {static_cast<double>(buckets.begin()->first_step()) - 0.5,
+          static_cast<double>(buckets.rbegin()->last_step()) + 0.5};
+}
+
+Curve CurveOf(const RunFacts& facts, const std::string& style,
+              const v1::Range& (v1::FoldedStats::*range)() const) {
+  Curve curve;
+  curve.style = style;
+  for (const v1::FoldedStats& bucket : facts.summary.history.buckets()) {
+    const v1::Range& values = (bucket.*range)();
+    const double step = MiddleOf(bucket);
+    if (values.count() > 0) {
+      curve.points.push_back({step, values.minimum(), values.mean(), values.maximum()});
+    } else if (bucket.nonfinite_steps() > 0 || bucket.skipped_steps() > 0) {
+      curve.points.push_back({step, kNaN, kNaN, kNaN});
+    }
+  }
+  return curve;
+}
 
 std::vector<Figure> CourseFigures(const RunFacts& facts) {
   std::vector<Figure> figures;
@@ -322,8 +372,20 @@ std::vector<Figure> TimeFigures(const RunFacts& facts) {
 std::vector<Figure> ClippingFigures(const RunFacts& facts) {
   std::vector<Figure> figures;
   if (facts.summary.history.buckets().empty()) return figures;
-  if (facts.summary.job.clip_rate() > 0) AddFigure(ClipRateFigure(facts), &figures);
+  const v1::Job& job = facts.summary.job;
+  const bool clips = job.clip_rate() > 0 || job.shadow_clips_size() > 0;
+  if (clips) AddFigure(ClipRateFigure(facts), &figures);
   AddFigure(DistributionFigure(facts), &figures);
+  return figures;
+}
+
+std::vector<Figure> CloserFigures(const RunFacts& facts) {
+  std::vector<Figure> figures;
+  for (const Detail& detail : DetailsOf(facts)) {
+    Figure figure{detail.title, DrawLineChart(detail.chart, detail.span), {}, detail.caption};
+    for (const auto& [style, text] : detail.keys) figure.keys.push_back({style, text});
+    AddFigure(std::move(figure), &figures);
+  }
   return figures;
 }
 

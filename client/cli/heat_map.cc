@@ -176,7 +176,7 @@ std::string DrawHeatMap(const HeatGrid& grid, const std::string& label) {
   DrawColorScale(span, frame, &svg);
   const Interval steps{static_cast<double>(grid.FirstStep(0)) - 0.5,
                        static_cast<double>(grid.FirstStep(grid.columns())) - 0.5};
-  DrawStepAxis(StepScale(steps, frame), frame, frame.bottom(), &svg);
+  DrawStepAxis(StepScale(steps, frame), frame, "step", frame.bottom(), &svg);
   return svg.ToString();
 }
 

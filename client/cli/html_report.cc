@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "absl/strings/str_cat.h"
+#include "client/cli/advise.h"
 #include "client/cli/command.h"
 #include "client/cli/describe.h"
 #include "client/cli/figures.h"
@@ -24,6 +25,7 @@ h1, h2, h3, p, figure, dl { margin: 0; }
 h1 { font-size: 26px; line-height: 1.25; overflow-wrap: anywhere; }
 h2 { font-size: 19px; margin-top: 40px; padding-bottom: 4px; border-bottom: 1px solid #ccc; }
 h3 { font-size: 15px; }
+h3.part { margin-top: 26px; break-after: avoid; }
 .kicker { color: #555; font-size: 13px; letter-spacing: .04em; text-transform: uppercase; }
 .task { color: #444; overflow-wrap: anywhere; }
 .verdict { margin-top: 18px; padding: 14px 18px; border-left: 6px solid #0072b2;
@@ -49,6 +51,9 @@ th, td { text-align: left; vertical-align: top; padding: 4px 12px 4px 0;
          border-bottom: 1px solid #e4e4e4; overflow-wrap: anywhere; }
 th { font-weight: 600; width: 190px; color: #333; }
 .quantiles th, .quantiles td { width: auto; text-align: right; font-variant-numeric: tabular-nums; }
+.rows th, .rows td { width: auto; }
+.rows th:nth-child(n + 2), .rows td:nth-child(n + 2) { text-align: right; }
+.rows.named th:nth-child(2), .rows.named td:nth-child(2) { text-align: left; }
 .alert { margin-top: 16px; break-inside: avoid; }
 .alert table { margin-top: 4px; }
 .alert th { width: 90px; font-weight: 400; color: #555; }
@@ -70,6 +75,8 @@ svg .limit { stroke-width: 1.4; }
 svg .limit.threshold { stroke: #000; stroke-dasharray: 7 4; }
 svg .limit.chance { stroke: #555; stroke-dasharray: 2 4; }
 svg .limit.even { stroke: #555; stroke-dasharray: 7 4; }
+svg .limit.advised { stroke: #00724f; stroke-width: 2.4; }
+svg .limit.alternative { stroke: #00724f; stroke-width: 2; stroke-dasharray: 2 4; }
 svg .limit-label { fill: #1a1a1a; }
 svg .loss { stroke: #0072b2; } svg .band.loss, svg .loss.point { fill: #0072b2; }
 svg .before { stroke: #d55e00; } svg .band.before, svg .before.point { fill: #d55e00; }
@@ -78,6 +85,11 @@ svg .band.after, svg .after.point { fill: #0072b2; }
 svg .growth { stroke: #9a3f7b; } svg .band.growth, svg .growth.point { fill: #cc79a7; }
 svg .curve.evaluated { stroke: #009e73; stroke-width: 1; }
 svg .evaluated.point { fill: #009e73; stroke: none; }
+svg .hue0 { stroke: #0072b2; } svg .band.hue0, svg .hue0.point { fill: #0072b2; }
+svg .hue1 { stroke: #d55e00; } svg .hue1.point { fill: #d55e00; }
+svg .hue2 { stroke: #009e73; } svg .hue2.point { fill: #009e73; }
+svg .hue3 { stroke: #9a3f7b; } svg .hue3.point { fill: #9a3f7b; }
+svg .curve.dashed { stroke-dasharray: 6 3; } svg .curve.dotted { stroke-dasharray: 2 3; }
 svg .mark { stroke: #6b4a00; stroke-width: 1; stroke-dasharray: 3 3; }
 svg .mark.critical { stroke: #a33c00; }
 svg .pill { fill: #6b4a00; } svg .pill.critical { fill: #a33c00; }
@@ -95,6 +107,10 @@ svg .absent { fill: #e8e8e8; }
   h2 { break-after: avoid; }
   .figures { grid-template-columns: repeat(5, 1fr); }
   .figures dd { font-size: 13px; }
+  figure { margin-top: 14px; }
+  table, figcaption p, .keys { font-size: 10.5px; }
+  th, td { padding: 2px 12px 2px 0; }
+  tr { break-inside: avoid; }
   pre { columns: 2; font-size: 9.5px; }
 }
 )css";
@@ -160,6 +176,23 @@ std::string QuantileTable(const std::vector<Fact>& quantiles) {
                       "</tr>\n</table>\n");
 }
 
+// `style` is "rows", or "rows named" where the second column is words, too.
+std::string RowTable(absl::string_view style, const std::vector<std::string>& titles,
+                     const std::vector<std::vector<std::string>>& rows) {
+  if (rows.empty()) return "";
+  std::string html = absl::StrCat("<table class=\"", style, "\">\n<tr>");
+  for (const std::string& title : titles) {
+    absl::StrAppend(&html, "<th scope=\"col\">", EscapeMarkup(title), "</th>");
+  }
+  html += "</tr>\n";
+  for (const std::vector<std::string>& row : rows) {
+    html += "<tr>";
+    for (const std::string& cell : row) absl::StrAppend(&html, "<td>", EscapeMarkup(cell), "</td>");
+    html += "</tr>\n";
+  }
+  return absl::StrCat(html, "</table>\n");
+}
+
 std::string Heading(absl::string_view title) {
   return absl::StrCat("<h2>", EscapeMarkup(title), "</h2>\n");
 }
@@ -205,6 +238,26 @@ std::string AlertsHtml(const RunFacts& facts) {
   return html;
 }
 
+std::string Subheading(absl::string_view title) {
+  return absl::StrCat("<h3 class=\"part\">", EscapeMarkup(title), "</h3>\n");
+}
+
+std::string AdviceHtml(const RunFacts& facts) {
+  if (!facts.advice) return "";
+  return absl::StrCat(Subheading(kAdviceTitle), FactTable(AdviceFacts(facts)),
+                      RowTable("rows named", ThresholdTitles(), ThresholdRows(*facts.advice)));
+}
+
+std::string ShadowsHtml(const RunFacts& facts) {
+  const std::vector<std::vector<std::string>> rows = ShadowRows(facts);
+  return rows.empty() ? "" : Subheading(kShadowTitle) + RowTable("rows", ShadowTitles(), rows);
+}
+
+std::string CloserHtml(const RunFacts& facts) {
+  const std::string figures = FiguresHtml(CloserFigures(facts));
+  return figures.empty() ? "" : Heading(kCloserTitle) + figures;
+}
+
 std::string InterventionsHtml(const RunFacts& facts) {
   const std::vector<Fact> rows = InterventionFacts(facts);
   return rows.empty() ? Note("Nothing changed the run.") : FactTable(rows);
@@ -236,7 +289,8 @@ std::string HtmlReport(const RunFacts& facts) {
   absl::StrAppend(&html, Heading("The gradient through time"), Note(HeatMapAbsence(facts)),
                   FiguresHtml(TimeFigures(facts)));
   absl::StrAppend(&html, Heading("Clipping"), FiguresHtml(ClippingFigures(facts)),
-                  QuantileTable(NormFacts(facts)));
+                  QuantileTable(NormFacts(facts)), AdviceHtml(facts), ShadowsHtml(facts));
+  html += CloserHtml(facts);
   absl::StrAppend(&html, Heading("Alerts"), AlertsHtml(facts));
   absl::StrAppend(&html, Heading("Interventions"), InterventionsHtml(facts));
   absl::StrAppend(&html, Heading("Result"), FactTable(ResultFacts(facts)));

@@ -6,8 +6,10 @@
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "client/cli/advise.h"
 #include "client/cli/command.h"
 #include "client/cli/describe.h"
+#include "client/cli/details.h"
 #include "client/cli/report.h"
 #include "client/cli/text.h"
 #include "client/cli/verdict.h"
@@ -194,6 +196,64 @@ std::string DistributionMarkdown(const RunFacts& facts) {
   return MarkdownTable({"norm before clipping", "steps", "clipped", ""}, rows);
 }
 
+std::string RowsMarkdown(const std::vector<std::string>& titles,
+                         std::vector<std::vector<std::string>> rows) {
+  if (rows.empty()) return "";
+  for (std::vector<std::string>& row : rows) {
+    for (std::string& cell : row) cell = EscapeMarkdown(cell);
+  }
+  return MarkdownTable(titles, rows);
+}
+
+std::string ClippingMarkdown(const RunFacts& facts) {
+  std::string text = absl::StrCat(FactsMarkdown(NormFacts(facts)), DistributionMarkdown(facts));
+  if (facts.advice) {
+    absl::StrAppend(&text, "### ", kAdviceTitle, "\n\n", FactsMarkdown(AdviceFacts(facts)),
+                    RowsMarkdown(ThresholdTitles(), ThresholdRows(*facts.advice)));
+  }
+  if (const auto shadows = ShadowRows(facts); !shadows.empty()) {
+    absl::StrAppend(&text, "### ", kShadowTitle, "\n\n", RowsMarkdown(ShadowTitles(), shadows));
+  }
+  return text;
+}
+
+// A curve in numbers: where it begins and ends, how far it goes, and its course.
+std::vector<std::string> CurveMarkdown(const std::string& name, const Curve& curve, bool log) {
+  ChartStyle style;
+  style.width = 40;
+  style.log = log;
+  style.keep_max = false;
+  std::vector<double> values;
+  for (const CurvePoint& point : curve.points) values.push_back(point.middle);
+  const Extremes extremes = FiniteExtremes(values);
+  return {EscapeMarkdown(name),           FormatNumber(values.front()),
+          FormatNumber(values.back()),    FormatNumber(extremes.minimum),
+          FormatNumber(extremes.maximum), absl::StrCat("`", Sparkline(values, style), "`")};
+}
+
+std::string DetailMarkdown(const Detail& detail) {
+  std::string text = absl::StrCat("### ", EscapeMarkdown(detail.title), "\n\n");
+  absl::StrAppend(&text, EscapeMarkdown(detail.chart.y_title), ", by ",
+                  EscapeMarkdown(detail.chart.x_title), ".");
+  for (const LimitLine& limit : detail.chart.limits) {
+    absl::StrAppend(&text, " ", EscapeMarkdown(limit.label), ": ", FormatNumber(limit.value), ".");
+  }
+  std::string caption = detail.caption;
+  if (!caption.empty()) caption.insert(0, " ");
+  absl::StrAppend(&text, EscapeMarkdown(caption), "\n\n");
+  std::vector<std::vector<std::string>> rows;
+  for (size_t i = 0; i < detail.chart.curves.size(); ++i) {
+    rows.push_back(CurveMarkdown(detail.names[i], detail.chart.curves[i], detail.chart.log));
+  }
+  return text + MarkdownTable({"", "first", "last", "lowest", "highest", "course"}, rows);
+}
+
+std::string CloserMarkdown(const RunFacts& facts) {
+  std::string text;
+  for (const Detail& detail : DetailsOf(facts)) text += DetailMarkdown(detail);
+  return text.empty() ? "" : absl::StrCat("## ", kCloserTitle, "\n\n", text);
+}
+
 std::string AlertsMarkdown(const RunFacts& facts) {
   std::string text;
   int number = 0;
@@ -248,9 +308,11 @@ std::string MarkdownReport(const RunFacts& facts) {
     absl::StrAppend(&text, "## Course of the run\n\n", SparklinesMarkdown(facts),
                     CourseMarkdown(facts), EvaluationsMarkdown(facts.summary.history));
     absl::StrAppend(&text, "## The gradient through time\n\n", TimeMarkdown(facts));
-    absl::StrAppend(&text, "## Clipping\n\n", FactsMarkdown(NormFacts(facts)),
-                    DistributionMarkdown(facts));
   }
+  if (const std::string clipping = ClippingMarkdown(facts); !clipping.empty()) {
+    absl::StrAppend(&text, "## Clipping\n\n", clipping);
+  }
+  text += CloserMarkdown(facts);
   absl::StrAppend(&text, "## Alerts\n\n", AlertsMarkdown(facts));
   const std::vector<Fact> interventions = InterventionFacts(facts);
   absl::StrAppend(

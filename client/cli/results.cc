@@ -50,6 +50,9 @@ absl::StatusOr<int> Compare(const std::vector<std::string>& jobs, Session* sessi
   session->out() << ComparisonTable(summaries).ToString();
   const auto width = static_cast<size_t>(std::max(session->environment().columns, 60));
   session->out() << "\n";
+  if (const Table shadows = ShadowTable(summaries); !shadows.empty()) {
+    session->out() << shadows.ToString() << "\n";
+  }
   if (const std::string differences = Differences(summaries); !differences.empty()) {
     session->out() << differences << "\n";
   }
@@ -114,8 +117,6 @@ absl::StatusOr<int> Export(const ExportFlags& flags, Session* session) {
   const std::string name = JobName(flags.job);
   const absl::StatusOr<v1::Job> job = FetchJob(*client, name);
   if (!job.ok()) return job.status();
-  const std::vector<v1::ParameterInfo> parameters(job->parameters().begin(),
-                                                  job->parameters().end());
   v1::StreamStatsRequest request;
   request.set_name(name);
   request.set_lossless(true);
@@ -134,14 +135,14 @@ absl::StatusOr<int> Export(const ExportFlags& flags, Session* session) {
   absl::StatusOr<std::unique_ptr<Sink>> sink = Sink::Open(flags.output, session);
   if (!sink.ok()) return sink.status();
   const bool csv = flags.format == "csv";
-  absl::Status status = csv ? (*sink)->Write(CsvHeader(parameters)) : absl::OkStatus();
+  absl::Status status = csv ? (*sink)->Write(CsvHeader(*job)) : absl::OkStatus();
   const auto reader = (*client)->StreamStats(request, {});
   v1::StreamStatsResponse message;
   int64_t steps = 0;
   while (status.ok() && reader->Next(&message)) {
     for (const v1::StepStats& step : message.steps()) {
       if (status.ok()) {
-        status = (*sink)->Write(csv ? CsvRow(step, parameters.size()) : JsonLine(step));
+        status = (*sink)->Write(csv ? CsvRow(step, *job) : JsonLine(step));
       }
       ++steps;
     }

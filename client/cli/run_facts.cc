@@ -6,6 +6,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/strings/string_view.h"
+#include "client/cli/advise.h"
 #include "client/cli/describe.h"
 #include "client/cli/exit_code.h"
 #include "client/cli/interventions.h"
@@ -77,6 +78,11 @@ void RunDigest::Add(const v1::StepStats& step) {
       largest_norm_step_ = step.step();
     }
   }
+  if (step.has_clip_coefficient() && std::isfinite(step.clip_coefficient())) {
+    coefficient_sum_ += step.clip_coefficient();
+    ++coefficient_count_;
+  }
+  closer_.Add(step);
   if (step.has_growth()) window_ = std::max(window_, step.growth().window());
   for (const v1::LayerTimeStats& layer : step.layers()) {
     if (layer.layer() < 0) continue;
@@ -89,6 +95,11 @@ void RunDigest::Add(const v1::StepStats& step) {
     }
     if (layer.lag_profile_size() == 0) loss_at_every_step_ = true;
   }
+}
+
+double RunDigest::mean_coefficient() const {
+  return coefficient_count_ == 0 ? kNaN
+                                 : coefficient_sum_ / static_cast<double>(coefficient_count_);
 }
 
 std::vector<Fact> KeyFigures(const RunFacts& facts) {
@@ -222,6 +233,41 @@ std::vector<Fact> NormFacts(const RunFacts& facts) {
   return quantiles;
 }
 
+std::vector<Fact> AdviceFacts(const RunFacts& facts) {
+  if (!facts.advice) return {};
+  std::vector<Fact> rows;
+  for (const auto& [name, value] : AdviceRows(*facts.advice, facts.summary.job)) {
+    AddFact(name, value, &rows);
+  }
+  return rows;
+}
+
+std::vector<std::vector<std::string>> ShadowRows(const RunFacts& facts) {
+  const v1::Job& job = facts.summary.job;
+  const int shadows = std::min(job.shadow_clips_size(), job.shadow_summaries_size());
+  if (shadows == 0) return {};
+  const double own = facts.digest.mean_coefficient();
+  std::string coefficient = std::isnan(own) ? std::string(kNothing) : FormatNumber(own);
+  if (facts.summary.history.oldest_step() > 0) coefficient += " in the recorded steps";
+  std::vector<std::vector<std::string>> rows;
+  rows.push_back({absl::StrCat(DescribeClipping(job), ", the job's own"),
+                  FormatShare(job.clip_rate()), coefficient});
+  for (int i = 0; i < shadows; ++i) {
+    const v1::ShadowSummary& shadow = job.shadow_summaries(i);
+    rows.push_back({absl::StrCat(i + 1, ": ", DescribePolicy(job.shadow_clips(i))),
+                    FormatShare(shadow.clip_rate()),
+                    shadow.has_mean_coefficient() ? FormatNumber(shadow.mean_coefficient())
+                                                  : std::string(kNothing)});
+  }
+  return rows;
+}
+
+std::vector<std::string> ShadowTitles() { return {"policy", "clip rate", "mean coefficient"}; }
+
+std::vector<std::string> ThresholdTitles() {
+  return {"threshold", "", "would clip", "mean factor"};
+}
+
 std::vector<Fact> InterventionFacts(const RunFacts& facts) {
   std::vector<Fact> rows;
   for (const v1::FoldedStats& bucket : facts.summary.history.buckets()) {
@@ -293,10 +339,11 @@ double HorizonOf(double growth, int window) {
   return std::min(horizon, static_cast<double>(window));
 }
 
-double GrowthAtEnd(const v1::QueryStatsResponse& history) {
+StepSeries::End MeanAtEnd(const v1::QueryStatsResponse& history,
+                          const v1::Range& (v1::FoldedStats::*range)() const) {
   std::vector<v1::Range> measured;
   for (const v1::FoldedStats& bucket : history.buckets()) {
-    if (bucket.growth_factor().count() > 0) measured.push_back(bucket.growth_factor());
+    if ((bucket.*range)().count() > 0) measured.push_back((bucket.*range)());
   }
   double sum = 0;
   int64_t count = 0;
@@ -305,7 +352,11 @@ double GrowthAtEnd(const v1::QueryStatsResponse& history) {
     sum += measured[i].mean() * static_cast<double>(measured[i].count());
     count += measured[i].count();
   }
-  return count == 0 ? kNaN : sum / static_cast<double>(count);
+  return {count == 0 ? kNaN : sum / static_cast<double>(count), count};
+}
+
+double GrowthAtEnd(const v1::QueryStatsResponse& history) {
+  return MeanAtEnd(history, &v1::FoldedStats::growth_factor).mean;
 }
 
 std::string HeatMapAbsence(const RunFacts& facts) {

@@ -8,10 +8,12 @@
 #include <vector>
 
 #include "absl/time/time.h"
+#include "client/cli/closer_look.h"
 #include "client/cli/compare.h"
 #include "client/cli/heat_map.h"
 #include "client/cli/histogram.h"
 #include "gradwatch/v1/alert.pb.h"
+#include "gradwatch/v1/clipping.pb.h"
 #include "gradwatch/v1/dataset.pb.h"
 #include "gradwatch/v1/job.pb.h"
 #include "gradwatch/v1/stats.pb.h"
@@ -21,11 +23,18 @@
 // Pure functions and values.
 namespace gradwatch::cli {
 
+// From these on a verdict speaks: as the rules OSCILLATION and DEAD_OR_SATURATED_UNITS have it.
+inline constexpr double kOpposedCosine = -0.3;
+inline constexpr double kSaturatedSlope = 0.05;
+// The mean cosine of states above which they do not depend on the input.
+inline constexpr double kSameState = 0.99;
+
 // What buckets do not tell of the single steps, in bounded memory but for the norms.
 class RunDigest {
  public:
-  // Of recorded steps `first` to `last`.
-  RunDigest(int64_t first, int64_t last) : first_(first), last_(last) {}
+  // Of recorded steps `first` to `last` of a job with these parameters.
+  RunDigest(int64_t first, int64_t last, const ParameterList& parameters = {})
+      : first_(first), last_(last), closer_(first, last, parameters) {}
 
   void Add(const v1::StepStats& step);
 
@@ -38,6 +47,9 @@ class RunDigest {
   int window() const { return window_; }
   // The loss is taken at every time step, so signal enters at every lag.
   bool loss_at_every_step() const { return loss_at_every_step_; }
+  // The mean factor that clipping applied, over the recorded steps; NaN when none was recorded.
+  double mean_coefficient() const;
+  const CloserLook& closer() const { return closer_; }
 
  private:
   int64_t first_;
@@ -48,12 +60,16 @@ class RunDigest {
   double largest_norm_ = -1;
   int window_ = 0;
   bool loss_at_every_step_ = false;
+  double coefficient_sum_ = 0;
+  int64_t coefficient_count_ = 0;
+  CloserLook closer_;
 };
 
 struct RunFacts {
   JobSummary summary;  // Alerts in order of their first step.
   RunDigest digest{0, 0};
-  std::optional<v1::Dataset> dataset;  // What the job learnt from, where it is uploaded data.
+  std::optional<v1::Dataset> dataset;    // What the job learnt from, where it is uploaded data.
+  std::optional<v1::ClipAdvice> advice;  // Absent from a server that gives none.
   std::string server_address;
   absl::Time now;
 };
@@ -73,6 +89,18 @@ std::vector<Fact> ResultFacts(const RunFacts& facts);
 std::vector<Fact> SourceFacts(const RunFacts& facts);
 // Quantiles of the raw norm; empty without finite norms.
 std::vector<Fact> NormFacts(const RunFacts& facts);
+// The advice on the clip threshold: which, why, and how far to trust it; says so when there is too
+// little data.
+std::vector<Fact> AdviceFacts(const RunFacts& facts);
+// What the shadow clips would have done beside what the job's own clipping did, over the whole run:
+// policy, clip rate, mean coefficient. Empty for a job without shadow clips.
+std::vector<std::vector<std::string>> ShadowRows(const RunFacts& facts);
+// What stands above the columns of ShadowRows and of ThresholdRows (advise.h), and above the parts.
+std::vector<std::string> ShadowTitles();
+std::vector<std::string> ThresholdTitles();
+inline constexpr char kAdviceTitle[] = "Advice on the threshold";
+inline constexpr char kShadowTitle[] = "Shadow clips";
+inline constexpr char kCloserTitle[] = "Closer look";
 // One row for each alert: when, what, value and limit.
 std::vector<Fact> AlertFacts(const v1::Alert& alert);
 // What changed the recorded part of the run, edits and the ladder alike, in order: when and who,
@@ -89,8 +117,11 @@ std::vector<double> ClipThresholds(const v1::Job& job);
 // more". NaN for a growth that is not above 0.
 double HorizonOf(double growth, int window);
 
-// The mean growth factor over the last tenth of the buckets that measured it, at least one of them;
-// NaN when none did.
+// The mean over the last tenth of the buckets that measured it, at least one of them, and of how
+// many values; NaN and 0 when none did.
+StepSeries::End MeanAtEnd(const v1::QueryStatsResponse& history,
+                          const v1::Range& (v1::FoldedStats::*range)() const);
+// That of the growth factor.
 double GrowthAtEnd(const v1::QueryStatsResponse& history);
 
 // Why there is no heat map, and how to get one; empty when there is one.

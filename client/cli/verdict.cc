@@ -132,6 +132,95 @@ void JudgeClipping(const v1::Job& job, RunVerdict* verdict) {
   }
 }
 
+// The advice, where the job does something else by a factor of 2 or more. A solved task needs none:
+// the small norms at its end say nothing of the way there.
+void JudgeThreshold(const RunFacts& facts, RunVerdict* verdict) {
+  if (!facts.advice || facts.advice->basis() == v1::ClipAdvice::BASIS_NO_DATA) return;
+  if (IsSolved(facts.summary)) return;
+  const double advised = facts.advice->recommended().max_norm();
+  const double current = facts.advice->current().max_norm();
+  constexpr double kClose = 2;
+  const bool close = current > 0 && advised > 0 &&
+                     std::max(current, advised) < kClose * std::min(current, advised);
+  if (close || advised <= 0) return;
+  verdict->sentences.push_back(absl::StrCat(
+      "The norms call for a clip threshold of ", FormatNumber(advised),
+      facts.advice->has_current() ? absl::StrCat(" instead of ", FormatNumber(current)) : "", "."));
+}
+
+void JudgeDirection(const RunFacts& facts, RunVerdict* verdict) {
+  const StepSeries::End end = MeanAtEnd(facts.summary.history, &v1::FoldedStats::gradient_cosine);
+  // As many as the rule OSCILLATION waits for.
+  constexpr int64_t kEnough = 50;
+  if (end.count < kEnough || !(end.mean < kOpposedCosine)) return;
+  verdict->sentences.push_back(
+      absl::StrCat("Successive gradients point against each other (mean cosine ",
+                   FormatNumber(end.mean), " at the end): the learning rate is too large."));
+}
+
+void JudgeLayers(const RunFacts& facts, RunVerdict* verdict) {
+  const std::vector<CloserLook::Layer>& layers = facts.digest.closer().layers();
+  const bool relu = facts.summary.job.model().cell() == v1::Model::CELL_RNN_RELU;
+  for (size_t i = 0; i < layers.size(); ++i) {
+    const double slope = layers[i].slope.AtEnd().mean;
+    if (slope < kSaturatedSlope) {
+      verdict->sentences.push_back(
+          relu ? absl::StrCat("Layer ", i, " is all but dead: ", FormatShare(slope),
+                              " of its states are above 0 at the end.")
+               : absl::StrCat("Layer ", i, " is saturated: the slope of its activation is ",
+                              FormatNumber(slope), " of its largest at the end."));
+    }
+    const double similarity = layers[i].similarity.AtEnd().mean;
+    if (similarity > kSameState && !IsSolved(facts.summary)) {
+      verdict->sentences.push_back(absl::StrCat("The state of layer ", i,
+                                                " ignores its input (similarity ",
+                                                FormatNumber(similarity), " at the end)."));
+    }
+  }
+}
+
+// With a loss at every time step the growth factor and the map do not tell it.
+void JudgeProbe(const RunFacts& facts, RunVerdict* verdict) {
+  if (!facts.digest.loss_at_every_step()) return;
+  const std::vector<CloserLook::LayerProbes>& layers = facts.digest.closer().probes();
+  for (size_t i = 0; i < layers.size(); ++i) {
+    if (!layers[i].newest || !layers[i].newest->decay_factor) continue;
+    const double decay = *layers[i].newest->decay_factor;
+    const auto lags = static_cast<double>(layers[i].newest->profile.size() - 1);
+    if (lags * std::log10(decay) >= kVanishesDecades) continue;
+    verdict->sentences.push_back(absl::StrCat(
+        "Sent back from the last time step alone, the gradient of layer ", i, " fades to ",
+        FormatNumber(decay), " of itself with each time step",
+        layers[i].newest->horizon
+            ? absl::StrCat("; a thousandth of it is left up to lag ", *layers[i].newest->horizon)
+            : "",
+        "."));
+  }
+}
+
+void JudgeMemory(const RunFacts& facts, RunVerdict* verdict) {
+  const std::vector<CloserLook::Layer>& layers = facts.digest.closer().layers();
+  const int window = facts.digest.window();
+  constexpr double kShort = 10;
+  for (size_t i = 0; i < layers.size(); ++i) {
+    const double longest = layers[i].keep_time_max.AtEnd().mean;
+    if (!(longest * kShort < window)) continue;
+    verdict->sentences.push_back(
+        absl::StrCat("Even the unit of layer ", i, " that remembers longest keeps its state for ",
+                     FormatNumber(longest), " of ", window, " time steps only."));
+  }
+}
+
+void JudgeNoise(const RunFacts& facts, RunVerdict* verdict) {
+  const StepSeries::End noise = facts.digest.closer().noise_scale().AtEnd();
+  const int batch = facts.summary.job.training().batch_size();
+  constexpr double kFar = 10;
+  if (batch == 0 || !(noise.mean > kFar * batch)) return;
+  verdict->sentences.push_back(absl::StrCat("The gradient is mostly noise: its noise scale is ",
+                                            FormatNumber(noise.mean), " rows, a batch has ", batch,
+                                            "."));
+}
+
 void JudgeAlerts(const std::vector<v1::Alert>& alerts, RunVerdict* verdict) {
   std::map<std::string, int> rules;
   for (const v1::Alert& alert : alerts) ++rules[alert.rule_name()];
@@ -167,6 +256,12 @@ RunVerdict JudgeRun(const RunFacts& facts) {
   verdict.sentences.push_back(absl::StrCat(loss, "."));
   JudgeNorms(facts, &verdict);
   JudgeClipping(summary.job, &verdict);
+  JudgeThreshold(facts, &verdict);
+  JudgeDirection(facts, &verdict);
+  JudgeLayers(facts, &verdict);
+  JudgeMemory(facts, &verdict);
+  JudgeProbe(facts, &verdict);
+  JudgeNoise(facts, &verdict);
   JudgeAlerts(summary.alerts, &verdict);
   return verdict;
 }

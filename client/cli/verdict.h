@@ -19,6 +19,13 @@ struct RunVerdict {
 // Judged at the end of the run, the gradient "grows" when that is by more than 1.02 for each time
 // step, "explodes" when it is also tenfold over the sequence, "vanishes" when less than a hundredth
 // of it gets across the sequence, and otherwise "keeps its size".
+//
+// Where it was measured, sentences say at the end of the run that successive gradients are opposed
+// (kOpposedCosine), a layer saturated (kSaturatedSlope) or blind to its input (kSameState, unless
+// the task is solved), that the gradient from the last time step alone vanishes, that no unit keeps
+// its state for a tenth of the sequence, that the noise scale passes ten batches, and that the
+// advised clip threshold is twice or half of the present one, or further off (unless the task is
+// solved).
 RunVerdict JudgeRun(const RunFacts& facts);
 
 }  // namespace gradwatch::cli

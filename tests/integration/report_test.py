@@ -1,4 +1,5 @@
-"""Looks at the report as a person would: the D2 runs without and with clipping in a real browser."""
+"""Looks at the report as a person would: the D2 runs without and with clipping, and a run with every
+diagnostic, in a real browser."""
 import html
 import json
 import pathlib
@@ -153,8 +154,15 @@ class ReportTest(unittest.TestCase):
         # A job that recorded nothing through time, and one of a single step.
         cli(cls.server, "submit", "--time-steps", "10", "--hidden", "8", "--steps", "1", "--id",
             "short")
+        # Everything that can be measured; a loss at every time step; shadow clips to the most.
+        for job, layers, shadows in (("measured", "1", "0.1,0.5,value:0.1"),
+                                     ("deep", "3", "0.01,0.02,0.05,0.1,0.2,0.5,value:0.1,5")):
+            cli(cls.server, "submit", "--task", "copy-memory", "--delay", "20", "--cell", "lstm",
+                "--layers", layers, "--hidden", "16", "--steps", "300", "--stats", "full",
+                "--recurrent-every", "10", "--probe-every", "20", "--shadow-clip", shadows,
+                "--id", job)
         cls.pages = {}
-        for job in ("unclipped", "clipped", "a" * 60, "short"):
+        for job in ("unclipped", "clipped", "a" * 60, "short", "measured", "deep"):
             cli(cls.server, "watch", job, expect=None)
             cls.pages[job] = cls.folder / f"{job}.html"
             cli(cls.server, "report", job, "--output", str(cls.pages[job]))
@@ -194,6 +202,32 @@ class ReportTest(unittest.TestCase):
                 self.assertIn("Norm of the gradient before and after clipping", labels)
                 self.assertIn("Gradient at the state, by training step and lag", labels)
                 self.assertEqual("Share of clipped steps" in labels, job == "clipped")
+
+    def test_pictures_show_the_advice(self):
+        for job in ("unclipped", "clipped"):
+            with self.subTest(job):
+                advice = json.loads(cli(self.server, "advise", job, "-o", "json").stdout)
+                texts = {text["text"] for text in probe(self.pages[job], 1000)["texts"]}
+
+                self.assertIn(f"advised {advice['recommended']['max_norm']:g}", texts)
+                self.assertIn("Advice on the threshold", texts)
+        self.assertIn("too little data", self.pages["short"].read_text())
+
+    def test_looks_closer_where_more_was_measured(self):
+        for job in ("measured", "deep"):
+            with self.subTest(job):
+                measured = probe(self.pages[job], 1000)
+                labels = [picture["label"] for picture in measured["pictures"]]
+                texts = {text["text"] for text in measured["texts"]}
+
+                for label in ("Gradient by gate", "How open the gates are", "Memory of the units",
+                              "Slope of the activation", "Similarity of the states",
+                              "Direction of successive gradients", "Way gone by the weights",
+                              "Recurrent matrices",
+                              "Gradient from the last time step alone, by lag"):
+                    self.assertEqual(labels.count(label), 1, label)
+                self.assertTrue({"Closer look", "Shadow clips", "shadow 3"} <= texts)
+        self.assertNotIn("Closer look", self.pages["short"].read_text())
 
     def test_screenshots_are_drawn(self):
         for job in ("unclipped", "clipped"):

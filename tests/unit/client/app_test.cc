@@ -491,6 +491,54 @@ TEST_F(AppTest, WritesAMarkdownReportToStandardOutput) {
   EXPECT_THAT(out_.str(), HasSubstr("| state | RUNNING |"));
 }
 
+TEST_F(AppTest, ReportTellsTheAdviceOfTheServer) {
+  ServeJob(v1::Job::STATE_SUCCEEDED);
+  server_.get_clip_advice =
+      [](const v1::GetClipAdviceRequest& request) -> absl::StatusOr<v1::ClipAdvice> {
+    if (request.name() != "jobs/x") return absl::InternalError("another job");
+    v1::ClipAdvice advice;
+    advice.mutable_recommended()->set_max_norm(0.125);
+    return advice;
+  };
+  server_.Start();
+
+  EXPECT_EQ(RunWith({"report", "x", "--markdown", "--output", "-"}), 0);
+
+  EXPECT_THAT(out_.str(), HasSubstr("clip the global L2 norm at 0.125"));
+}
+
+TEST_F(AppTest, ReportFailsWhereTheAdviceDoes) {
+  ServeJob(v1::Job::STATE_SUCCEEDED);
+  server_.get_clip_advice = [](const v1::GetClipAdviceRequest&) -> absl::StatusOr<v1::ClipAdvice> {
+    return absl::InternalError("no advice today");
+  };
+  server_.Start();
+
+  EXPECT_NE(RunWith({"report", "x", "--markdown", "--output", "-"}), 0);
+
+  EXPECT_THAT(err_.str(), HasSubstr("no advice today"));
+}
+
+// Arrays are asked for only where the job has some.
+TEST_F(AppTest, ReportAsksForWhatDiagnosticsMeasured) {
+  v1::Job job = ServeJob(v1::Job::STATE_SUCCEEDED);
+  std::vector<bool> scalars_only;
+  const auto stream = server_.stream_stats;
+  server_.stream_stats = [&](const v1::StreamStatsRequest& request, const auto& write) {
+    scalars_only.push_back(request.scalars_only());
+    return stream(request, write);
+  };
+  server_.get_job = [&job](const v1::GetJobRequest&) { return job; };
+  server_.Start();
+
+  for (const bool probes : {false, true}) {
+    if (probes) job.mutable_diagnostics()->set_probe_every_steps(10);
+    EXPECT_EQ(RunWith({"report", "x", "--markdown", "--output", "-"}), 0);
+  }
+
+  EXPECT_EQ(scalars_only, (std::vector<bool>{true, false}));
+}
+
 // A job that runs while its report is written: what was forgotten meanwhile is left out.
 TEST_F(AppTest, ReportGoesOnWhereHistoryWasForgotten) {
   ServeJob(v1::Job::STATE_RUNNING);
@@ -521,6 +569,19 @@ TEST_F(AppTest, ComparesJobsInWords) {
   EXPECT_THAT(out_.str(), HasSubstr("LARGEST NORM"));
   EXPECT_THAT(out_.str(), HasSubstr("clipped in 25 % of its steps"));
   EXPECT_EQ(RunWith({"compare", "x", "nobody"}), 3);
+}
+
+TEST_F(AppTest, ComparesShadowClips) {
+  v1::Job job = ServeJob(v1::Job::STATE_SUCCEEDED);
+  job.add_shadow_clips()->mutable_global_norm()->set_max_norm(0.25);
+  job.add_shadow_summaries()->set_clip_rate(0.75);
+  server_.get_job = [&job](const v1::GetJobRequest&) { return job; };
+  server_.Start();
+
+  EXPECT_EQ(RunWith({"compare", "x"}), 0);
+
+  EXPECT_THAT(out_.str(), HasSubstr("SHADOW CLIP"));
+  EXPECT_THAT(out_.str(), HasSubstr("norm 0.25     75 %"));
 }
 
 TEST_F(AppTest, ShowsAlertsWithAdvice) {

@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <limits>
 
 #include "absl/strings/str_split.h"
@@ -77,6 +78,23 @@ TEST(LineChartTest, MovesLabelsOfCloseLimitsApart) {
     return std::stod(before.substr(y));
   };
   EXPECT_GE(height_of(">low<") - height_of(">high<"), 14);
+}
+
+TEST(LineChartTest, LabelsCurvesWhereTheyEndApartFromLimits) {
+  LineChart chart = ChartOf({1, 1000, kNone});
+  chart.curves[0].label = "rising";
+  chart.limits = {{1000, "limit", "even"}};
+  chart.x_title = "lag";
+
+  const std::string text = DrawLineChart(chart, {-0.5, 2.5});
+
+  const auto height_of = [&text](const std::string& label) {
+    const std::string before = text.substr(0, text.find(label));
+    return std::stod(before.substr(before.rfind(" y=\"") + 4));
+  };
+  EXPECT_GE(std::abs(height_of(">rising<") - height_of(">limit<")), 14);
+  EXPECT_EQ(CountOf(text, "<line class=\"curve loss\""), 1u);
+  EXPECT_THAT(text, AllOf(HasSubstr(">lag</text>"), Not(HasSubstr(">step</text>"))));
 }
 
 TEST(LineChartTest, DrawsEqualNeighboursOfATrackAsOne) {

@@ -106,6 +106,43 @@ TEST(ComparisonTableTest, ShowsColumnsOnlyWhereTheJobsHaveThem) {
   EXPECT_THAT(table, Not(HasSubstr("TASK")));
 }
 
+JobSummary ShadowedSummary() {
+  JobSummary summary = Summary("measured", 0.5, 0.01, 0.998);
+  summary.job.add_shadow_clips()->mutable_global_norm()->set_max_norm(0.25);
+  summary.job.add_shadow_clips()->mutable_value()->set_maximum(0.1);
+  summary.job.add_shadow_summaries()->set_clip_rate(0.75);
+  summary.job.mutable_shadow_summaries(0)->set_mean_coefficient(0.5);
+  summary.job.add_shadow_summaries()->set_clip_rate(0.125);
+  return summary;
+}
+
+TEST(ShadowTableTest, HasARowForEachShadowClip) {
+  const std::string table =
+      ShadowTable({ShadowedSummary(), Summary("free", 0, 1.39, 0.25)}).ToString();
+
+  EXPECT_EQ(table,
+            "JOB       SHADOW CLIP   CLIPS  MEAN FACTOR\n"
+            "measured  norm 0.25      75 %          0.5\n"
+            "measured  value ..0.1  12.5 %            -\n");
+}
+
+TEST(ShadowTableTest, IsEmptyWithoutShadowClips) {
+  EXPECT_TRUE(ShadowTable({Summary("free", 0, 1.39, 0.25)}).empty());
+}
+
+TEST(ComparisonJsonTest, HasTheShadowClips) {
+  const auto json = ComparisonJson({ShadowedSummary()});
+
+  const auto& job = json.fields().at("jobs").list_value().values(0).struct_value().fields();
+  const auto& shadows = job.at("shadow_clips").list_value();
+  ASSERT_EQ(shadows.values_size(), 2);
+  const auto& first = shadows.values(0).struct_value().fields();
+  EXPECT_EQ(first.at("policy").string_value(), "norm 0.25");
+  EXPECT_EQ(first.at("clip_rate").number_value(), 0.75);
+  EXPECT_EQ(first.at("mean_coefficient").number_value(), 0.5);
+  EXPECT_EQ(shadows.values(1).struct_value().fields().count("mean_coefficient"), 0u);
+}
+
 TEST(DifferencesTest, NamesTheSettingsThatDiffer) {
   const JobSummary clipped = Summary("a", 0.5, 0, 0);
   const JobSummary free = Summary("b", 0, 0, 0);

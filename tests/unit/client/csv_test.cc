@@ -4,21 +4,27 @@
 
 #include <limits>
 #include <string>
+#include <vector>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_split.h"
 
 namespace gradwatch::cli {
 namespace {
 
-std::vector<v1::ParameterInfo> Parameters() {
-  std::vector<v1::ParameterInfo> parameters(2);
-  parameters[0].set_name("rnn.weight_hh_l0");
-  parameters[1].set_name("odd,\"name\"");
-  return parameters;
+v1::Job JobWithParameters(const std::vector<std::string>& parameters) {
+  v1::Job job;
+  for (const std::string& name : parameters) job.add_parameters()->set_name(name);
+  return job;
+}
+
+size_t ColumnsOf(const std::string& line) {
+  const std::vector<std::string> cells = absl::StrSplit(line, ',');
+  return cells.size();
 }
 
 TEST(CsvTest, NamesEveryParameter) {
-  const std::string header = CsvHeader(Parameters());
+  const std::string header = CsvHeader(JobWithParameters({"rnn.weight_hh_l0", "odd,\"name\""}));
 
   EXPECT_EQ(header.find("step,updates_applied,time,"), 0u);
   EXPECT_NE(header.find(",norm/rnn.weight_hh_l0,\"norm/odd,\"\"name\"\"\",max_abs/"),
@@ -36,12 +42,13 @@ TEST(CsvTest, LeavesAbsentValuesEmptyAndKeepsBits) {
   step.add_tensors()->set_norm(1.0 / 3);
   step.mutable_tensors(0)->set_max_abs(std::numeric_limits<double>::infinity());
   step.add_tensors();
+  const v1::Job job = JobWithParameters({"a", "b"});
 
-  const std::string row = CsvRow(step, 2);
+  const std::string row = CsvRow(step, job);
   const std::vector<std::string> cells = absl::StrSplit(row, ',');
 
-  // The header of two plain names has as many columns.
   ASSERT_EQ(cells.size(), 26u + 4u);
+  EXPECT_EQ(cells.size(), ColumnsOf(CsvHeader(job)));
   EXPECT_EQ(cells[0], "7");
   EXPECT_EQ(cells[2], "");
   EXPECT_EQ(cells[4], "0.1");
@@ -55,9 +62,31 @@ TEST(CsvTest, LeavesAbsentValuesEmptyAndKeepsBits) {
 }
 
 TEST(CsvTest, HasAColumnForEachTensorAlsoWhenNothingWasMeasured) {
-  const std::vector<std::string> cells = absl::StrSplit(CsvRow({}, 3), ',');
+  const v1::Job job = JobWithParameters({"a", "b", "c"});
 
-  EXPECT_EQ(cells.size(), 26u + 6u);
+  EXPECT_EQ(ColumnsOf(CsvRow({}, job)), 26u + 6u);
+  EXPECT_EQ(ColumnsOf(CsvHeader(job)), 26u + 6u);
+}
+
+TEST(CsvTest, TellsWhatEachShadowClipWouldHaveDone) {
+  v1::Job job = JobWithParameters({"a"});
+  job.add_shadow_clips()->mutable_global_norm()->set_max_norm(0.25);
+  job.add_shadow_clips()->mutable_value()->set_maximum(0.1);
+  v1::StepStats step;
+  step.add_shadow_reports()->set_clipped(true);
+  step.mutable_shadow_reports(0)->set_coefficient(0.125);
+  step.add_shadow_reports();
+
+  const std::string header = CsvHeader(job);
+  const std::string row = CsvRow(step, job);
+
+  EXPECT_TRUE(absl::EndsWith(header,
+                             ",shadow_clipped/1 norm 0.25,shadow_clipped/2 value ..0.1,"
+                             "shadow_coefficient/1 norm 0.25,shadow_coefficient/2 value ..0.1\n"))
+      << header;
+  EXPECT_TRUE(absl::EndsWith(row, ",true,false,0.125,\n")) << row;
+  EXPECT_EQ(ColumnsOf(row), ColumnsOf(header));
+  EXPECT_EQ(ColumnsOf(CsvRow({}, job)), ColumnsOf(header));
 }
 
 }  // namespace

@@ -36,6 +36,45 @@ TEST(HtmlReportTest, TellsAllParts) {
   }
 }
 
+TEST(HtmlReportTest, ShowsTheAdviceAndTheShadowClips) {
+  RunFacts run = MeasuredRun();
+  run.advice = ExampleAdvice();
+
+  const std::string html = HtmlReport(run);
+
+  for (const char* part :
+       {"Advice on the threshold", ">advised 0.2</text>", ">or 2</text>", ">clip 0.5</text>",
+        "limit advised", "the advice comes from steps 0 to 199.",
+        "<td>norm 0.2</td><td>advised</td><td>87.5 %</td><td>0.4</td>", "Shadow clips",
+        "<td>1: norm 0.25</td><td>100 %</td><td>0.25</td>", ">shadow 2</text>",
+        "shadow 2: value ..0.1"}) {
+    EXPECT_THAT(html, HasSubstr(part));
+  }
+}
+
+TEST(HtmlReportTest, LeavesOutWhatWasNotMeasured) {
+  const std::string html = HtmlReport(ExampleRun(std::vector<ExampleStep>(50)));
+
+  EXPECT_THAT(html, AllOf(Not(HasSubstr("Advice on")), Not(HasSubstr("Shadow clips")),
+                          Not(HasSubstr("Closer look"))));
+}
+
+TEST(HtmlReportTest, LooksCloserWhereMoreWasMeasured) {
+  const std::string html = HtmlReport(MeasuredRun());
+
+  size_t at = 0;
+  for (const char* title :
+       {"Closer look</h2>", "Gradient by gate</h3>", "How open the gates are</h3>",
+        "Memory of the units</h3>", "Slope of the activation</h3>", "Similarity of the states</h3>",
+        "Direction of successive gradients</h3>", "Way gone by the weights</h3>",
+        "Recurrent matrices</h3>", "Gradient from the last time step alone, by lag</h3>",
+        "Loss by length of the sequences</h3>", "Noise scale</h3>", "Alerts</h2>"}) {
+    const size_t found = html.find(title, at);
+    ASSERT_NE(found, std::string::npos) << title;
+    at = found;
+  }
+}
+
 TEST(HtmlReportTest, TellsWhatChangedTheRun) {
   RunFacts run = ExampleRun(std::vector<ExampleStep>(50));
   v1::Intervention& edit = *run.summary.history.mutable_buckets(3)->add_interventions();
@@ -109,8 +148,9 @@ TEST(HtmlReportTest, IsWellFormedWhateverTheRun) {
       {{0, 0, 0, false, 5}, {0, 0, 0, false, 5}},
       {{1e-300, 1e-300, 1e-3, false, 5}, {1e300, 1e300, 1e3, true, 5}, {nan, nan, nan, false, 5}}};
   for (const auto& steps : runs) {
-    RunFacts run = ExampleRun(steps);
+    RunFacts run = ExampleRun(steps, 100, MeasureEverything);
     run.summary.job.set_display_name(kHostile);
+    run.advice = ExampleAdvice();
 
     const std::string html = HtmlReport(run);
 

@@ -49,6 +49,33 @@ TEST(MarkdownReportTest, TellsTheSameFacts) {
   ExpectEvenTables(text);
 }
 
+TEST(MarkdownReportTest, TellsTheAdviceTheShadowClipsAndTheDetails) {
+  RunFacts run = MeasuredRun();
+  run.advice = ExampleAdvice();
+
+  const std::string text = MarkdownReport(run);
+
+  for (const char* part :
+       {"### Advice on the threshold", "clip the global L2 norm at 0.2 (or 2)",
+        "| norm 0.2 | advised | 87.5 % | 0.4 |", "### Shadow clips",
+        "| 1: norm 0.25 | 100 % | 0.25 |", "## Closer look", "### Gradient by gate",
+        "| forget gate f, recurrence | 6 | 6 | 6 | 6 | `", "| forget gate f, input | 2 |",
+        "### Memory of the units", "| longest | 12 |", "by lag.", "| probe of step 199 | 1 |",
+        "### Loss by length of the sequences", "### Noise scale"}) {
+    EXPECT_THAT(text, HasSubstr(part));
+  }
+  ExpectEvenTables(text);
+  EXPECT_THAT(MarkdownReport(ExampleRun({{}, {}})), Not(HasSubstr("Closer look")));
+}
+
+TEST(MarkdownReportTest, TellsTheAdviceOfAJobWithoutSteps) {
+  RunFacts run = ExampleRun({});
+  run.advice.emplace();
+  run.advice->set_basis(v1::ClipAdvice::BASIS_NO_DATA);
+
+  EXPECT_THAT(MarkdownReport(run), HasSubstr("too little data"));
+}
+
 TEST(MarkdownReportTest, ShowsHostileTextAsText) {
   RunFacts run = ExampleRun(std::vector<ExampleStep>(5));
   run.summary.job.set_display_name("a | b\n# <script> ```");

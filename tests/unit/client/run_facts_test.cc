@@ -91,6 +91,53 @@ TEST(ClipThresholdTest, IsThatOfGlobalL2NormsAlone) {
   EXPECT_THAT(ClipThresholds(job), testing::ElementsAre(2.0));
 }
 
+TEST(AdviceFactsTest, NameThresholdReasonRangeAndWarnings) {
+  RunFacts run = ExampleRun({{}, {}});
+  EXPECT_THAT(AdviceFacts(run), IsEmpty());
+  run.advice = ExampleAdvice();
+
+  const std::vector<Fact> facts = AdviceFacts(run);
+
+  EXPECT_EQ(ValueOf(facts, "advice"), "clip the global L2 norm at 0.2 (or 2)");
+  EXPECT_THAT(ValueOf(facts, "basis"), HasSubstr("step size"));
+  EXPECT_EQ(ValueOf(facts, "reason"), "With SGD the threshold sets the size of most steps.");
+  EXPECT_EQ(ValueOf(facts, "from"), "steps 0 to 199");
+  EXPECT_THAT(ValueOf(facts, "allowed range"), HasSubstr("0.25 to 5"));
+  EXPECT_EQ(ValueOf(facts, "assumed"), "the loss is a mean");
+  EXPECT_EQ(ValueOf(facts, "warning"), "only 200 steps");
+  EXPECT_THAT(ValueOf(facts, "next"), HasSubstr("--clip 0.2"));
+}
+
+TEST(AdviceFactsTest, SayThatThereIsTooLittleData) {
+  RunFacts run = ExampleRun({});
+  run.advice.emplace();
+  run.advice->set_basis(v1::ClipAdvice::BASIS_NO_DATA);
+  run.advice->mutable_recommended()->set_max_norm(1);
+
+  const std::vector<Fact> facts = AdviceFacts(run);
+
+  EXPECT_THAT(ValueOf(facts, "basis"), HasSubstr("too little data: fewer than 100 steps"));
+  EXPECT_THAT(ValueOf(facts, "from"), HasSubstr("there is no"));
+}
+
+TEST(ShadowRowsTest, StandBesideTheJobsOwnClipping) {
+  RunFacts run = ExampleRun(std::vector<ExampleStep>(4), 100, [](v1::StepStats* step) {
+    step->set_clip_coefficient(step->step() < 2 ? 0.5 : 1);
+  });
+  EXPECT_THAT(ShadowRows(run), IsEmpty());
+  run.summary.job.add_shadow_clips()->mutable_value()->set_maximum(0.1);
+  run.summary.job.add_shadow_summaries()->set_clip_rate(0.25);
+  run.summary.job.set_clip_rate(0.5);
+
+  const std::vector<std::vector<std::string>> rows = ShadowRows(run);
+  run.summary.history.set_oldest_step(1);
+
+  EXPECT_THAT(rows,
+              testing::ElementsAre(testing::ElementsAre("norm 0.5, the job's own", "50 %", "0.75"),
+                                   testing::ElementsAre("1: value ..0.1", "25 %", "–")));
+  EXPECT_EQ(ShadowRows(run)[0][2], "0.75 in the recorded steps");
+}
+
 TEST(HeatMapAbsenceTest, SaysHowToGetOne) {
   std::vector<ExampleStep> steps(3);
   const std::string absence = HeatMapAbsence(ExampleRun(steps));

@@ -3,6 +3,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <functional>
+
 #include "absl/strings/str_join.h"
 #include "tests/unit/client/example_run.h"
 
@@ -10,6 +12,7 @@ namespace gradwatch::cli {
 namespace {
 
 using ::testing::HasSubstr;
+using ::testing::Not;
 using ::testing::StartsWith;
 
 std::vector<ExampleStep> StepsWith(double growth, size_t count = 100) {
@@ -114,6 +117,116 @@ TEST(RunVerdictTest, ClaimsNothingWithoutMeasurements) {
 
   EXPECT_EQ(JudgeRun(empty).headline, "The job is QUEUED and has no steps yet.");
   EXPECT_THAT(JudgeRun(off).headline, HasSubstr("not measured"));
+}
+
+// What the verdict says of 100 steps that were changed so.
+std::string SentencesOf(const std::function<void(v1::StepStats*)>& change,
+                        v1::Model::Cell cell = v1::Model::CELL_RNN_TANH) {
+  RunFacts run = ExampleRun(StepsWith(1), 100, change);
+  run.summary.job.mutable_model()->set_cell(cell);
+  run.summary.job.mutable_training()->set_batch_size(32);
+  return Sentences(JudgeRun(run));
+}
+
+TEST(RunVerdictTest, SaysThatSuccessiveGradientsAreOpposed) {
+  const auto with = [](double cosine) {
+    RunFacts run = ExampleRun(StepsWith(1, 1000), 100,
+                              [cosine](v1::StepStats* step) { step->set_gradient_cosine(cosine); });
+    return Sentences(JudgeRun(run));
+  };
+
+  EXPECT_THAT(with(-0.4), HasSubstr("Successive gradients point against each other (mean cosine "
+                                    "-0.4 at the end): the learning rate is too large."));
+  EXPECT_THAT(with(-0.2), Not(HasSubstr("Successive")));
+  // Ten values at the end are too few to say so.
+  EXPECT_THAT(SentencesOf([](v1::StepStats* step) { step->set_gradient_cosine(-0.4); }),
+              Not(HasSubstr("Successive")));
+}
+
+TEST(RunVerdictTest, SaysThatALayerIsSaturated) {
+  const auto slope = [](double value) {
+    return [value](v1::StepStats* step) { step->add_layers()->set_activation_slope(value); };
+  };
+
+  EXPECT_THAT(SentencesOf(slope(0.03)), HasSubstr("Layer 0 is saturated: the slope of its "
+                                                  "activation is 0.03 of its largest at the end."));
+  EXPECT_THAT(SentencesOf(slope(0.03), v1::Model::CELL_RNN_RELU),
+              HasSubstr("Layer 0 is all but dead: 3.0 % of its states are above 0 at the end."));
+  EXPECT_THAT(SentencesOf(slope(0.06)), Not(HasSubstr("Layer 0")));
+}
+
+TEST(RunVerdictTest, SaysThatTheStateIgnoresItsInput) {
+  const auto similarity = [](double value) {
+    return [value](v1::StepStats* step) { step->add_layers()->set_state_similarity(value); };
+  };
+  RunFacts solved = ExampleRun(StepsWith(1), 100, similarity(0.995));
+  solved.summary.job.mutable_latest_evaluation()->set_accuracy(1.0);
+
+  EXPECT_THAT(SentencesOf(similarity(0.995)),
+              HasSubstr("The state of layer 0 ignores its input (similarity 0.995 at the end)."));
+  EXPECT_THAT(SentencesOf(similarity(0.98)), Not(HasSubstr("ignores")));
+  EXPECT_THAT(Sentences(JudgeRun(solved)), Not(HasSubstr("ignores")));
+}
+
+TEST(RunVerdictTest, SaysHowLongTheUnitsRemember) {
+  const auto longest = [](double value) {
+    return [value](v1::StepStats* step) { step->add_layers()->set_keep_time_constant_max(value); };
+  };
+
+  EXPECT_THAT(SentencesOf(longest(4), v1::Model::CELL_LSTM),
+              HasSubstr("Even the unit of layer 0 that remembers longest keeps its state for 4 of "
+                        "50 time steps only."));
+  EXPECT_THAT(SentencesOf(longest(6), v1::Model::CELL_LSTM), Not(HasSubstr("remembers")));
+}
+
+TEST(RunVerdictTest, SaysThatTheGradientOfTheLastStepFades) {
+  const auto probe = [](double decay, bool loss_at_every_step) {
+    return [=](v1::StepStats* step) {
+      v1::LayerTimeStats* const layer = step->add_layers();
+      if (!loss_at_every_step) layer->add_lag_profile(1);
+      v1::ProbeStats* const stats = step->add_probe();
+      for (int lag = 0; lag <= 40; ++lag) stats->add_lag_profile(1);
+      stats->set_decay_factor(decay);
+      stats->set_horizon(13);
+    };
+  };
+
+  EXPECT_THAT(SentencesOf(probe(0.6, true)),
+              HasSubstr("Sent back from the last time step alone, the gradient of layer 0 fades to "
+                        "0.6 of itself with each time step; a thousandth of it is left up to lag "
+                        "13."));
+  EXPECT_THAT(SentencesOf(probe(0.95, true)), Not(HasSubstr("Sent back")));
+  EXPECT_THAT(SentencesOf(probe(0.6, false)), Not(HasSubstr("Sent back")));
+}
+
+TEST(RunVerdictTest, SaysThatTheGradientIsMostlyNoise) {
+  const auto noise = [](double scale) {
+    return [scale](v1::StepStats* step) { step->mutable_noise()->set_noise_scale(scale); };
+  };
+
+  EXPECT_THAT(SentencesOf(noise(5000)), HasSubstr("The gradient is mostly noise: its noise scale "
+                                                  "is 5000 rows, a batch has 32."));
+  EXPECT_THAT(SentencesOf(noise(300)), Not(HasSubstr("noise")));
+}
+
+TEST(RunVerdictTest, TellsTheAdviceWhereTheJobDoesSomethingElse) {
+  RunFacts run = ExampleRun(StepsWith(1));
+  run.advice = ExampleAdvice();
+  const std::string apart = Sentences(JudgeRun(run));
+  run.advice->mutable_current()->set_max_norm(0.3);
+  const std::string close = Sentences(JudgeRun(run));
+  run.advice->clear_current();
+  const std::string unclipped = Sentences(JudgeRun(run));
+  run.advice->set_basis(v1::ClipAdvice::BASIS_NO_DATA);
+  const std::string unknown = Sentences(JudgeRun(run));
+
+  EXPECT_THAT(apart, HasSubstr("The norms call for a clip threshold of 0.2 instead of 0.5."));
+  EXPECT_THAT(close, Not(HasSubstr("call for")));
+  EXPECT_THAT(unclipped, HasSubstr("The norms call for a clip threshold of 0.2."));
+  EXPECT_THAT(unknown, Not(HasSubstr("call for")));
+  run.advice = ExampleAdvice();
+  run.summary.job.mutable_latest_evaluation()->set_accuracy(1.0);
+  EXPECT_THAT(Sentences(JudgeRun(run)), Not(HasSubstr("call for"))) << "solved";
 }
 
 }  // namespace
