@@ -274,6 +274,23 @@ std::string DescribeSettings(const v1::Job& job) {
   return text;
 }
 
+std::string DescribeNoise(const v1::StepStats& stats) {
+  if (!stats.has_noise()) return "";
+  const std::string ratio =
+      absl::StrCat("signal to noise ", FormatNumber(stats.noise().signal_to_noise()));
+  if (!stats.noise().has_noise_scale()) return absl::StrCat("scale too large to tell, ", ratio);
+  return absl::StrCat("scale ", FormatNumber(stats.noise().noise_scale()), " rows, ", ratio);
+}
+
+std::string DescribeCurvature(const v1::StepStats& stats) {
+  if (!stats.has_step_curvature()) return "";
+  std::string text = absl::StrCat(FormatNumber(stats.step_curvature()), " along the last step");
+  if (stats.learning_rate() > 0.0) {
+    absl::StrAppend(&text, ", overshoots above ", FormatNumber(2.0 / stats.learning_rate()));
+  }
+  return text;
+}
+
 std::string DescribeFailure(const v1::Failure& failure) {
   return absl::StrCat(
       ShortName(failure.reason(), &v1::Failure::Reason_Name<v1::Failure::Reason>, "REASON_"),
@@ -327,6 +344,8 @@ std::string DescribeJob(const v1::Job& job, absl::Time now) {
                         FormatShare(stats.distance_ratio()), " of their norm"),
            &text);
     }
+    Line("noise", DescribeNoise(stats), &text);
+    Line("curvature", DescribeCurvature(stats), &text);
     Line("clip rate", FormatShare(job.clip_rate()), &text);
     Line("shadow rates", DescribeShadows(job, ShadowRates(job)), &text);
   }

@@ -344,6 +344,13 @@ std::vector<Flag> MeasureFlags(JobFlags* job) {
             "Send a gradient back from the last time step alone every so many steps; 0 never. With "
             "a loss at each time step it costs as much as a second forward and backward pass.",
             "0"),
+      field("--noise-every", "N", "diagnostics.noise_every_steps",
+            "Measure how much the gradient differs between parts of the batch (noise scale, signal "
+            "to noise) every so many steps; 0 never. It costs as much as a second forward and "
+            "backward pass.",
+            "0"),
+      field("--noise-parts", "N", "diagnostics.noise_parts",
+            "Into how many parts of equal size the batch is cut for that, 2 to 16.", "2"),
       field("--eval-every", "N", "evaluation.every_steps",
             "Evaluate on held-out examples every so many steps; 0 never.", "100"),
       field("--eval-examples", "N", "evaluation.examples", "Examples of an evaluation.", "1000"),
@@ -580,8 +587,8 @@ absl::StatusOr<std::vector<v1::ClipPolicy>> ParsePolicies(const std::string& tex
     const auto& [kind, text_of_number] = pair;
     v1::ClipPolicy& policy = policies.emplace_back();
     double number = 0;
-    const bool known = kind == "l2" || kind == "l1" || kind == "inf" || kind == "parameter" ||
-                       kind == "value";
+    const bool known =
+        kind == "l2" || kind == "l1" || kind == "inf" || kind == "parameter" || kind == "value";
     if (!known || !absl::SimpleAtod(text_of_number, &number)) {
       return Invalid(absl::StrCat(
           "wants norms separated by commas, or l1:NORM, inf:NORM, parameter:NORM, value:X, not '",

@@ -27,7 +27,7 @@ struct Statistic {
   // Of tensor or layer `i`; nothing when the step does not have it.
   std::optional<double> (*value)(const v1::StepStats& stats, const Layout& layout, int i);
   // What the job's diagnostics must ask for.
-  enum class Needs { kNothing, kCompareSteps, kRecurrent } needs = Needs::kNothing;
+  enum class Needs { kNothing, kCompareSteps, kRecurrent, kNoise } needs = Needs::kNothing;
 };
 
 namespace {
@@ -83,6 +83,21 @@ const Statistic kStatistics[] = {
        return If(s.has_distance_ratio(), s.distance_ratio());
      },
      Needs::kCompareSteps},
+    {"step_curvature", Of::kStep, kBasic,
+     [](const Stats& s, const Layout&, int) {
+       return If(s.has_step_curvature(), s.step_curvature());
+     },
+     Needs::kCompareSteps},
+    {"noise_scale", Of::kStep, kBasic,
+     [](const Stats& s, const Layout&, int) {
+       return If(s.noise().has_noise_scale(), s.noise().noise_scale());
+     },
+     Needs::kNoise},
+    {"signal_to_noise", Of::kStep, kBasic,
+     [](const Stats& s, const Layout&, int) {
+       return If(s.has_noise(), s.noise().signal_to_noise());
+     },
+     Needs::kNoise},
     {"growth_factor", Of::kStep, kBasic,
      [](const Stats& s, const Layout&, int) {
        return If(s.has_growth(), s.growth().growth_factor());
@@ -402,6 +417,9 @@ const char* MissingDiagnostic(const Statistic& statistic, const v1::Diagnostics&
   }
   if (statistic.needs == Needs::kRecurrent && diagnostics.recurrent_every_steps() == 0) {
     return "diagnostics.recurrent_every_steps";
+  }
+  if (statistic.needs == Needs::kNoise && diagnostics.noise_every_steps() == 0) {
+    return "diagnostics.noise_every_steps";
   }
   return nullptr;
 }

@@ -1,5 +1,8 @@
 #include "server/data/batch_buffers.h"
 
+#include <algorithm>
+#include <cstddef>
+
 #include "absl/strings/escaping.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
@@ -12,6 +15,19 @@ template <typename T>
 void Refill(int64_t size, int64_t size_max, T value, std::vector<T>* buffer) {
   buffer->reserve(static_cast<size_t>(size_max));
   buffer->assign(static_cast<size_t>(size), value);
+}
+
+// From [time steps, rows of a batch, width] to [time steps, some of those rows, width]; `to` has
+// its size.
+template <typename T>
+void CopyRows(const std::vector<T>& from, int64_t from_rows, absl::Span<const int64_t> rows,
+              int64_t width, std::vector<T>* to) {
+  auto at = to->begin();
+  for (int64_t first = 0; at != to->end(); first += from_rows) {
+    for (const int64_t row : rows) {
+      at = std::copy_n(from.begin() + (first + row) * width, width, at);
+    }
+  }
 }
 
 constexpr absl::string_view kStatePrefix = "batch ";
@@ -40,6 +56,20 @@ void ResizeBatch(const TaskShape& shape, int64_t time_steps, int64_t rows, Batch
   Refill(rows, shape.rows_max, static_cast<int32_t>(time_steps), &batch->lengths);
   Refill(rows, shape.rows_max, uint8_t{0}, &batch->restart);
   Refill(rows, shape.rows_max, int64_t{0}, &batch->origins);
+}
+
+void TakeRows(const TaskShape& shape, const Batch& from, absl::Span<const int64_t> rows,
+              Batch* to) {
+  const int64_t longest = from.lengths[static_cast<size_t>(rows.front())];
+  ResizeBatch(shape, longest, static_cast<int64_t>(rows.size()), to);
+  CopyRows(from.inputs, from.rows, rows, from.features, &to->inputs);
+  CopyRows(from.tokens, from.rows, rows, 1, &to->tokens);
+  CopyRows(from.target_values, from.rows, rows, from.outputs, &to->target_values);
+  CopyRows(from.target_classes, from.rows, rows, 1, &to->target_classes);
+  CopyRows(from.weights, from.rows, rows, 1, &to->weights);
+  CopyRows(from.lengths, from.rows, rows, 1, &to->lengths);
+  CopyRows(from.restart, from.rows, rows, 1, &to->restart);
+  CopyRows(from.origins, from.rows, rows, 1, &to->origins);
 }
 
 int64_t BatchBytes(const TaskShape& shape) {

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 
+#include "absl/types/span.h"
 #include "server/base/batch.h"
 #include "server/data/source.h"
 
@@ -11,6 +12,10 @@ namespace gradwatch::data {
 // Gives the batch its sizes and zeroes its buffers, for `rows` rows of at most `time_steps`. Room
 // is made for the largest batch of the shape at once, so that later calls allocate nothing.
 void ResizeBatch(const TaskShape& shape, int64_t time_steps, int64_t rows, Batch* batch);
+
+// Makes `to` a batch of some of the rows of `from`: `rows`, rising, at least one. `shape` is that
+// of `from`, but for a rows_max of its own.
+void TakeRows(const TaskShape& shape, const Batch& from, absl::Span<const int64_t> rows, Batch* to);
 
 // Bytes of the buffers of the largest batch.
 int64_t BatchBytes(const TaskShape& shape);

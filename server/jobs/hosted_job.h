@@ -46,6 +46,7 @@ struct Progress {
   ValueRecord growth_factor;
   ValueRecord update_ratio;
   ValueRecord gradient_cosine;
+  std::optional<double> noise_scale;  // The newest.
 };
 
 // Something that is wanted of a running job at its next step boundary, and the answer.

@@ -56,6 +56,7 @@ struct JobSnapshot {
   ValueSummary growth_factor;
   ValueSummary update_ratio;
   ValueSummary gradient_cosine;
+  std::optional<double> noise_scale;  // The newest that was measured.
   int64_t clipped_steps = 0;
   int64_t nonfinite_entries = 0;  // NaN or infinite gradient entries, all steps.
   absl::Time last_step_time = absl::InfinitePast();

@@ -410,6 +410,7 @@ JobSnapshot JobManager::Impl::Snapshot(const View& view) const {
   snapshot.growth_factor = progress.growth_factor.At(now);
   snapshot.update_ratio = progress.update_ratio.At(now);
   snapshot.gradient_cosine = progress.gradient_cosine.At(now);
+  snapshot.noise_scale = progress.noise_scale;
   snapshot.clipped_steps = progress.clipped_steps;
   snapshot.nonfinite_entries = progress.nonfinite_entries;
   snapshot.last_step_time = progress.last_step_time;

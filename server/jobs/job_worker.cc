@@ -216,6 +216,7 @@ class JobManager::Impl::Worker {
     progress.growth_factor.Add(now, record->growth_factor);
     progress.update_ratio.Add(now, record->update_ratio);
     progress.gradient_cosine.Add(now, record->gradient_cosine);
+    if (stats_.noise().has_noise_scale()) progress.noise_scale = stats_.noise().noise_scale();
   }
 
   void RecordFinalEvaluation() {

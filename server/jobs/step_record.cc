@@ -31,7 +31,8 @@ CodedInputStream InputOf(absl::string_view wire) {
 bool IsDetail(uint32_t tag) {
   const int field = WireFormatLite::GetTagFieldNumber(tag);
   return field == StepStats::kTensorsFieldNumber || field == StepStats::kLayersFieldNumber ||
-         field == StepStats::kRecurrentFieldNumber || field == StepStats::kProbeFieldNumber;
+         field == StepStats::kRecurrentFieldNumber || field == StepStats::kProbeFieldNumber ||
+         field == StepStats::kLengthsFieldNumber;
 }
 
 bool ReadDouble(CodedInputStream* input, double* value) {

@@ -25,8 +25,8 @@ struct StepRecord {
   // Wire bytes of one entry of StreamStatsResponse.steps: tag, length, `scalars`, `details`.
   absl::string_view wire;
   // Wire bytes of v1::StepStats that together make the whole record (the wire format merges
-  // concatenated messages); details hold `tensors`, `layers`, `recurrent`
-  // and `probe`.
+  // concatenated messages); details hold `tensors`, `layers`, `recurrent`,
+  // `probe` and `lengths`.
   absl::string_view scalars;
   absl::string_view details;
   // For folding, without parsing.

@@ -451,6 +451,28 @@ void CheckShape(const v1::Job& job, const data::DatasetContent* content,
   }
 }
 
+// A batch must have a row for each part.
+void CheckDiagnostics(const v1::Job& job, Checker* check) {
+  const v1::Diagnostics& diagnostics = job.diagnostics();
+  const auto every = [check](const char* field, int64_t steps) {
+    check->Whole(field, steps, 0, kStepLimitMax);
+  };
+  every("diagnostics.recurrent_every_steps", diagnostics.recurrent_every_steps());
+  every("diagnostics.probe_every_steps", diagnostics.probe_every_steps());
+  every("diagnostics.noise_every_steps", diagnostics.noise_every_steps());
+  check->Whole("diagnostics.noise_parts", diagnostics.noise_parts(), 2, kNoisePartsMax);
+  const int64_t rows = job.training().batch_size();
+  const int parts = diagnostics.noise_parts();
+  if (diagnostics.noise_every_steps() > 0 && parts >= 2 && parts <= kNoisePartsMax && rows >= 1 &&
+      rows < parts) {
+    check->Add(
+        "diagnostics.noise_parts",
+        absl::StrCat(parts, " is more than the batch has rows; with training.batch_size = ", rows,
+                     rows < 2 ? ", noise_every_steps must be 0"
+                              : absl::StrCat(", 2 to ", rows, " are allowed")));
+  }
+}
+
 }  // namespace
 
 void CheckJobSettings(const v1::Job& job, std::vector<FieldViolation>* violations) {
@@ -468,10 +490,7 @@ void CheckJobSettings(const v1::Job& job, std::vector<FieldViolation>* violation
   check.Whole("evaluation.every_steps", job.evaluation().every_steps(), 0, kStepLimitMax);
   check.Whole("evaluation.examples", job.evaluation().examples(), 1, kExamplesMax);
   check.Enum("statistics_level", job.statistics_level(), *v1::StatisticsLevel_descriptor());
-  check.Whole("diagnostics.recurrent_every_steps", job.diagnostics().recurrent_every_steps(), 0,
-              kStepLimitMax);
-  check.Whole("diagnostics.probe_every_steps", job.diagnostics().probe_every_steps(), 0,
-              kStepLimitMax);
+  CheckDiagnostics(job, &check);
   std::vector<alerts::SettingsProblem> problems;
   alerts::CheckRuleSettings(job.rules(), "rules", &problems);
   alerts::CheckCustomRules(job, "custom_rules", &problems);

@@ -29,6 +29,7 @@ constexpr double kGainMax = 100.0;
 constexpr int kPoliciesMax = 8;
 constexpr int kColumnsNamedMax = 1024;
 constexpr int kLadderCheckpointsMax = 3;
+constexpr int kNoisePartsMax = 16;
 
 // Appends everything that is wrong with the settings of `job`, whose defaults are filled in, as
 // far as it can be told without the data set. Output-only fields are not looked at.

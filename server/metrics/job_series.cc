@@ -177,6 +177,11 @@ void AddNewestStep(const jobs::JobSnapshot& snapshot, FamilySet* out) {
                "Distance of the weights from the first ones over the norm of those.")
         .Add(stats.distance_ratio(), {{"job_id", id}});
   }
+  if (snapshot.noise_scale.has_value()) {
+    out->Gauge("gradwatch_gradient_noise_scale_rows",
+               "Gradient noise scale, in rows of a batch: the newest that was measured.")
+        .Add(*snapshot.noise_scale, {{"job_id", id}});
+  }
   AddBetweenScrapes(snapshot, out);
   if (!stats.has_growth()) return;
   out->Gauge("gradwatch_gradient_growth_factor",

@@ -302,11 +302,24 @@ double Network<S>::Impl::SumLosses() const {
   return sum;
 }
 
+template <typename S>
+void Network<S>::Impl::RowLosses(absl::Span<double> losses) const {
+  GRADWATCH_CHECK(static_cast<int64_t>(losses.size()) == layout_.rows());
+  std::fill(losses.begin(), losses.end(), 0.0);
+  int64_t t = 0;
+  for (int64_t readout = 0; readout < Readouts(); ++readout) {
+    while (!LastStep() && layout_.first(t + 1) <= readout) ++t;
+    const int64_t row = LastStep() ? readout : readout - layout_.first(t);
+    losses[static_cast<size_t>(row)] += losses_[readout];
+  }
+}
+
 #define GRADWATCH_INSTANTIATE(S)                                                           \
   template void Network<S>::Impl::RunForward(int, const Batch&);                           \
   template void Network<S>::Impl::FindTotalWeight(const Batch&);                           \
   template void Network<S>::Impl::ComputeLosses(int, const Batch&);                        \
   template double Network<S>::Impl::SumLosses() const;                                     \
+  template void Network<S>::Impl::RowLosses(absl::Span<double>) const;                     \
   template typename Network<S>::Impl::Share Network<S>::Impl::ShareOf(int, int64_t) const; \
   template CellStep<S> Network<S>::Impl::StepOf(Layer&, int64_t, const Share&);            \
   template void Network<S>::Impl::Pack(int, const PackedMatrix<S>&, const S*, int64_t);    \

@@ -248,6 +248,11 @@ double Network<S>::ForwardBackward(const Batch& batch, Detail detail) {
 }
 
 template <typename S>
+void Network<S>::RowLosses(absl::Span<double> losses) const {
+  impl_->RowLosses(losses);
+}
+
+template <typename S>
 absl::Span<const S> Network<S>::output(int64_t t, int64_t row) const {
   return {impl_->Output(t, row), static_cast<size_t>(impl_->config_.outputs)};
 }

@@ -131,6 +131,9 @@ class Network {
   // The same loss, and its exact gradient in gradients() (overwritten).
   double ForwardBackward(const Batch& batch, Detail detail = Detail::kNone);
 
+  // Each row's part of the loss of the last Forward or ForwardBackward, [rows]: they add up to it.
+  void RowLosses(absl::Span<double> losses) const;
+
   // The read-out of the last run, in front of the loss: O values of `row` at time step `t`. With a
   // loss at the last step there is one per row and `t` is not looked at. Requires a valid position.
   absl::Span<const S> output(int64_t t, int64_t row) const;

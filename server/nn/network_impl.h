@@ -41,6 +41,7 @@ class Network<S>::Impl {
   void HoldChunkStates();
   void ReleaseChunkStates();
 
+  void RowLosses(absl::Span<double> losses) const;
   const S* Output(int64_t t, int64_t row) const;
   const S* Hidden(int layer, int64_t t, int64_t row) const {
     return layers_[static_cast<size_t>(layer)].h.data() +

@@ -177,6 +177,8 @@ void FillDiagnostics(v1::StatisticsLevel level, v1::Diagnostics* diagnostics) {
   }
   if (!diagnostics->has_recurrent_every_steps()) diagnostics->set_recurrent_every_steps(0);
   if (!diagnostics->has_probe_every_steps()) diagnostics->set_probe_every_steps(0);
+  if (!diagnostics->has_noise_every_steps()) diagnostics->set_noise_every_steps(0);
+  if (!diagnostics->has_noise_parts()) diagnostics->set_noise_parts(2);
 }
 
 }  // namespace

@@ -66,7 +66,13 @@ void StepComparison<S>::FinishGradients(absl::Span<const size_t> chunks_of,
     record->mutable_tensors(static_cast<int>(p))->set_gradient_cosine(*cosine);
   }
   const std::optional<double> cosine = CosineOf(total, norm, previous_norm);
-  if (has_previous_ && cosine.has_value()) record->set_gradient_cosine(*cosine);
+  if (has_previous_ && cosine.has_value()) {
+    record->set_gradient_cosine(*cosine);
+    if (step_factor_ > 0.0) {
+      record->set_step_curvature((1.0 - *cosine * (norm / previous_norm)) / step_factor_);
+    }
+  }
+  ForgetStep();
   has_previous_ = true;
 }
 

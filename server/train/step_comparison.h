@@ -14,12 +14,14 @@
 namespace gradwatch::train {
 
 // Compares a step with what was before: its gradient with that of the step before, its weights with
-// the first ones (Diagnostics.compare_steps). Keeps a copy of each, and allocates in its
+// the first ones (Diagnostics.compare_steps). Where a step went straight along its gradient, two
+// gradients give the curvature along it: for s = -c g, s'Hs / s's is about (g_now - g)'s / s's =
+// (1 - g_now'g / g'g) / c. Keeps a copy of each, and allocates in its
 // constructor only.
 //
 // In each step: Take for every chunk of the gradients, by any threads, each chunk once; then, by
-// one thread, FinishGradients and one of the two that record distances. Forget for a step in which
-// nothing is compared.
+// one thread, FinishGradients and one of the two that record distances; then NoteStraightStep for a
+// step that was one. Forget for a step in which nothing is compared.
 template <typename S>
 class StepComparison {
  public:
@@ -32,13 +34,25 @@ class StepComparison {
   // step before.
   void Take(size_t index, int64_t offset, absl::Span<const S> gradient);
 
-  // Writes the cosines. `chunks_of` says how many chunks each parameter has, `norms` the norm of
-  // its gradient. Cosines of tensors only where `record` has tensors.
+  // Writes the cosines, and the curvature along the step before. `chunks_of` says how many chunks
+  // each parameter has, `norms` the norm of its gradient. Cosines of tensors only where `record`
+  // has tensors.
   void FinishGradients(absl::Span<const size_t> chunks_of, absl::Span<const double> norms,
                        v1::StepStats* record);
 
   // The step before was not taken: the next one has nothing to be compared with.
-  void Forget() { has_previous_ = false; }
+  void Forget() {
+    has_previous_ = false;
+    ForgetStep();
+  }
+
+  // This step changed the weights by -`factor` times its gradient, which holds until the next
+  // FinishGradients.
+  void NoteStraightStep(double factor) { step_factor_ = factor; }
+  // What lies between the last two gradients is more than that.
+  void ForgetStep() { step_factor_ = 0.0; }
+  // 0 when there is none; for a checkpoint.
+  double step_factor() const { return step_factor_; }
 
   absl::Span<const S> first_weights() const {
     return absl::MakeConstSpan(first_.data(), first_.size());
@@ -67,6 +81,7 @@ class StepComparison {
   std::vector<double> products_;  // Of each chunk with the one before it in time.
   std::vector<double> distances_;
   double first_norm_ = 0.0;
+  double step_factor_ = 0.0;
   bool has_previous_ = false;
 };
 

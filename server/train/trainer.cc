@@ -27,9 +27,11 @@
 #include "server/stats/state_bytes.h"
 #include "server/train/evaluator.h"
 #include "server/train/flat_bytes.h"
+#include "server/train/gradient_noise.h"
 #include "server/train/job_network.h"
 #include "server/train/ladder.h"
 #include "server/train/last_step_probe.h"
+#include "server/train/loss_by_length.h"
 #include "server/train/optimizer.h"
 #include "server/train/recovery_points.h"
 #include "server/train/recurrent_spectrum.h"
@@ -44,7 +46,7 @@ namespace {
 // vectors.
 constexpr int64_t kFixedBytes = 64 << 10;
 
-constexpr int64_t kStatisticsStateVersion = 2;
+constexpr int64_t kStatisticsStateVersion = 3;
 
 // Never more than the machine has.
 int ThreadsUsefulOf(const nn::NetworkConfig& config, const data::TaskShape& shape) {
@@ -110,6 +112,9 @@ class TrainerOf final : public Trainer {
   bool ProbeIsDue() const {
     return basic() && IsDue(step_, job_.diagnostics().probe_every_steps());
   }
+  bool NoiseIsDue() const {
+    return basic() && IsDue(step_, job_.diagnostics().noise_every_steps());
+  }
   bool LossAtLastStep() const { return network_.config().loss_at == nn::LossAt::kLastStep; }
 
   void PlanChunks();
@@ -122,9 +127,11 @@ class TrainerOf final : public Trainer {
   void MeasureThroughTime(v1::StepStats* stats);
   void RecordOrigin(v1::StepStats* stats);
   double ClipGradients(v1::StepStats* stats);
+  std::optional<double> StraightFactor() const;
   double NormBound(double factor, const v1::StepStats& stats) const;
   // `outlier`: finite, but not to be applied.
   void Update(bool finite, bool outlier, double factor, v1::StepStats* stats);
+  void NoteStraightStep(double rate);
   void RecordClipping(v1::StepStats* stats);
   void RecordUpdate(v1::StepStats* stats);
   void RestartBrokenRows();
@@ -170,9 +177,12 @@ class TrainerOf final : public Trainer {
   std::optional<StepComparison<S>> comparison_;
   std::optional<RecurrentSpectrum> spectrum_;
   std::optional<LastStepProbe<S>> probe_;
+  std::optional<GradientNoise<S>> noise_;
 
   // Work memory of one step.
   Batch batch_;
+  LossByLength loss_by_length_;
+  absl::Span<const clip::PolicyReport> clip_reports_;  // Of the chain.
   std::vector<clip::Block<S>> blocks_;
   std::vector<double> gradient_norms_;
   std::vector<double> clipped_norms_;
@@ -202,7 +212,8 @@ TrainerOf<S>::TrainerOf(const v1::Job& job, std::unique_ptr<data::Source> source
       optimizer_(job.optimizer(), network_.parameters(), &team_),
       chain_(std::move(chain)),
       shadows_(std::move(shadows)),
-      evaluator_(job.task(), source_.get(), &network_) {
+      evaluator_(job.task(), source_.get(), &network_),
+      loss_by_length_(shape_.rows_max) {
   network_.Initialize(job.seed());
   const std::vector<nn::Parameter>& parameters = network_.parameters();
   gradient_norms_.resize(parameters.size());
@@ -228,6 +239,9 @@ TrainerOf<S>::TrainerOf(const v1::Job& job, std::unique_ptr<data::Source> source
   }
   if (diagnostics.probe_every_steps() > 0 && !LossAtLastStep()) {
     probe_.emplace(network_, shape_.rows_max * shape_.time_steps);
+  }
+  if (diagnostics.noise_every_steps() > 0) {
+    noise_.emplace(shape_, network_, diagnostics.noise_parts(), &team_);
   }
   if (job.has_ladder()) {
     ladder_.emplace(job.ladder());
@@ -291,7 +305,9 @@ void TrainerOf<S>::Step(v1::StepStats* stats) {
   source_->NextBatch(&batch_);
   stats->set_batch_origin(*std::min_element(batch_.origins.begin(), batch_.origins.end()));
   if (ProbeIsDue() && probe_.has_value()) Probe(stats);
+  if (NoiseIsDue()) noise_->Measure(batch_, &network_, stats);
   stats->set_loss(network_.ForwardBackward(batch_, DetailOfStep()));
+  if (basic()) loss_by_length_.Record(batch_, network_, stats);
   if (ProbeIsDue() && LossAtLastStep()) FillProbe(network_, stats);
 
   MeasureGradients(stats);
@@ -438,9 +454,21 @@ double TrainerOf<S>::ClipGradients(v1::StepStats* stats) {
   context.norms = gradient_norms_;
   context.factor = &factor;
   shadows_->Measure(context, stats->mutable_shadow_reports());
-  chain_->Clip(context);
+  clip_reports_ = chain_->Clip(context);
   stats->set_clipped(chain_->clipped());
   for (int i = 0; i < chain_->size(); ++i) chain_->FillReport(i, stats->add_clip_reports());
+  return factor;
+}
+
+// What all policies together multiplied every gradient by; nothing where one turned the direction.
+template <typename S>
+std::optional<double> TrainerOf<S>::StraightFactor() const {
+  double factor = 1.0;
+  for (const clip::PolicyReport& report : clip_reports_) {
+    if (!report.changed) continue;
+    if (report.cosine.has_value() || !report.coefficient.has_value()) return std::nullopt;
+    factor *= *report.coefficient;
+  }
   return factor;
 }
 
@@ -485,8 +513,18 @@ void TrainerOf<S>::Update(bool finite, bool outlier, double factor, v1::StepStat
 
   optimizer_.Apply(update, absl::MakeSpan(update_norms_));
   ++updates_applied_;
+  NoteStraightStep(update.rate);
   RecordClipping(stats);
   RecordUpdate(stats);
+}
+
+// Plain SGD goes along its gradient.
+template <typename S>
+void TrainerOf<S>::NoteStraightStep(double rate) {
+  if (!basic() || !comparison_.has_value()) return;
+  if (!job_.optimizer().has_sgd() || job_.optimizer().sgd().momentum() > 0.0) return;
+  const std::optional<double> factor = StraightFactor();
+  if (factor.has_value()) comparison_->NoteStraightStep(rate * *factor);
 }
 
 template <typename S>
@@ -670,6 +708,7 @@ absl::Status TrainerOf<S>::ApplySettings(const v1::Job& job) {
   }
   job_.set_statistics_level(job.statistics_level());
   network_.SetTruncation(NetworkConfigOf(job_, shape_).truncation);
+  if (comparison_.has_value()) comparison_->ForgetStep();
   return absl::OkStatus();
 }
 
@@ -689,6 +728,8 @@ v1::Checkpoint TrainerOf<S>::Save() const {
   writer.Int(last_finite_norm_.has_value());
   writer.Double(last_finite_norm_.value_or(0.0));
   if (spectrum_.has_value()) spectrum_->SaveState(&writer);
+  if (noise_.has_value()) noise_->SaveState(&writer);
+  if (comparison_.has_value()) writer.Double(comparison_->step_factor());
   checkpoint.set_statistics_state(writer.bytes());
   if (ladder_.has_value()) {
     stats::StateWriter ladder;
@@ -727,6 +768,8 @@ bool TrainerOf<S>::LoadStatistics(const v1::Checkpoint& checkpoint) {
   const double norm = reader.Double();
   if (has_norm) last_finite_norm_ = norm;
   if (spectrum_.has_value()) spectrum_->LoadState(&reader);
+  if (noise_.has_value()) noise_->LoadState(&reader);
+  if (comparison_.has_value()) comparison_->NoteStraightStep(reader.Double());
   if (!reader.ok() || !reader.at_end()) return false;
   if (comparison_.has_value()) return comparison_->Load(checkpoint.previous_gradient());
   return checkpoint.previous_gradient().empty();
@@ -779,6 +822,11 @@ int64_t DiagnosticsBytesOf(const v1::Diagnostics& diagnostics, const nn::Network
     const int64_t positions = nn::SaturatingMultiply(shape.rows_max, shape.time_steps);
     bytes = nn::SaturatingAdd(bytes, LastStepProbe<S>::MemoryBytesOf(state, positions));
   }
+  if (diagnostics.noise_every_steps() > 0) {
+    const int64_t held = GradientNoise<S>::MemoryBytesOf(nn::ParameterCountOf(config), state, shape,
+                                                         diagnostics.noise_parts());
+    bytes = nn::SaturatingAdd(bytes, held);
+  }
   return bytes;
 }
 
@@ -808,8 +856,9 @@ int64_t MemoryBytesOf(const v1::Job& job, const data::TaskShape& shape) {
                                                         (5 + nn::kGatesMax) * sizeof(Squares));
   const int64_t chunks =
       nn::SaturatingMultiply(nn::ParameterCountOf(config) / stats::kChunk, kChunkNoteBytes);
-  for (const int64_t part : {optimizer, recovery, state_aside, diagnostics, chunks,
-                             data::SourceMemoryBytes(job, shape), kFixedBytes}) {
+  for (const int64_t part :
+       {optimizer, recovery, state_aside, diagnostics, chunks, data::SourceMemoryBytes(job, shape),
+        LossByLength::MemoryBytesOf(shape.rows_max), kFixedBytes}) {
     bytes = nn::SaturatingAdd(bytes, part);
   }
   return bytes;

@@ -247,20 +247,29 @@ TEST(CheckCustomRules, NamesEachBadField) {
 
 TEST(CheckCustomRules, SomeStatisticsNeedADiagnostic) {
   v1::Job job = MakeJob();
-  for (const char* expression : {"gradient_cosine < -0.5", "layer.sigma_max > 2"}) {
+  for (const char* expression :
+       {"gradient_cosine < -0.5", "layer.sigma_max > 2", "noise_scale > 100",
+        "signal_to_noise < 0.01", "step_curvature > 50"}) {
     *job.add_custom_rules() = RuleOf(expression);
+    job.mutable_custom_rules()->rbegin()->set_name(absl::StrCat("OWN", job.custom_rules_size()));
   }
-  job.mutable_custom_rules(1)->set_name("OTHER");
 
   const std::vector<SettingsProblem> problems = Check(job);
 
-  ASSERT_THAT(problems, SizeIs(2));
+  ASSERT_THAT(problems, SizeIs(5));
   EXPECT_EQ(problems[0].description,
             "column 1: gradient_cosine is recorded only with diagnostics.compare_steps");
   EXPECT_EQ(problems[1].description,
             "column 1: layer.sigma_max is recorded only with diagnostics.recurrent_every_steps");
+  EXPECT_EQ(problems[2].description,
+            "column 1: noise_scale is recorded only with diagnostics.noise_every_steps");
+  EXPECT_EQ(problems[3].description,
+            "column 1: signal_to_noise is recorded only with diagnostics.noise_every_steps");
+  EXPECT_EQ(problems[4].description,
+            "column 1: step_curvature is recorded only with diagnostics.compare_steps");
   job.mutable_diagnostics()->set_compare_steps(true);
   job.mutable_diagnostics()->set_recurrent_every_steps(10);
+  job.mutable_diagnostics()->set_noise_every_steps(10);
   EXPECT_THAT(Check(job), IsEmpty());
 }
 

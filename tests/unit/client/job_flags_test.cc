@@ -125,11 +125,14 @@ INSTANTIATE_TEST_SUITE_P(
                 "seed: 7 display_name: 'a name' labels {key: 'k' value: 'v=w'} "
                 "statistics_level: STATISTICS_LEVEL_FULL evaluation {every_steps: 0} "
                 "training {precision: PRECISION_FLOAT64 truncation: 5}"},
-        JobCase{
-            "Diagnostics",
-            {{"--compare-steps", "true"}, {"--recurrent-every", "50"}, {"--probe-every", "100"}},
-            "diagnostics {compare_steps: true recurrent_every_steps: 50 "
-            "probe_every_steps: 100}"},
+        JobCase{"Diagnostics",
+                {{"--compare-steps", "true"},
+                 {"--recurrent-every", "50"},
+                 {"--probe-every", "100"},
+                 {"--noise-every", "20"},
+                 {"--noise-parts", "4"}},
+                "diagnostics {compare_steps: true recurrent_every_steps: 50 "
+                "probe_every_steps: 100 noise_every_steps: 20 noise_parts: 4}"},
         JobCase{"Text", {{"--text", "book.txt"}}, "task {language {}}"},
         JobCase{"Dataset",
                 {{"--task", "language"}, {"--dataset", "book"}},

@@ -6,6 +6,7 @@
 #include <map>
 #include <set>
 
+#include "server/data/batch_buffers.h"
 #include "tests/testing/allocation_counter.h"
 #include "tests/unit/data/batch_check.h"
 #include "tests/unit/data/complete_jobs.h"
@@ -213,6 +214,30 @@ TEST(GeneratedSourceLengthTest, TheBatchIsAsLongAsItsLongestRow) {
   }
 
   EXPECT_EQ(time_steps.size(), 11u);
+}
+
+TEST(TakeRowsTest, TakesEverythingOfSomeRows) {
+  for (const v1::Job& job : {AddingJob(6, 12, 3), CopyMemoryJob(6, 4)}) {
+    const auto source = SourceOf(job);
+    TaskShape shape = source->shape();
+    shape.rows_max = 3;
+    Batch batch, taken;
+    for (const std::vector<int64_t>& rows :
+         {std::vector<int64_t>{0, 2, 5}, std::vector<int64_t>{3, 4}}) {
+      source->NextBatch(&batch);
+
+      TakeRows(shape, batch, rows, &taken);
+
+      ExpectWellFormed(shape, taken);
+      ASSERT_EQ(taken.rows, std::ssize(rows));
+      for (int64_t i = 0; i < taken.rows; ++i) {
+        const auto from = static_cast<size_t>(rows[static_cast<size_t>(i)]);
+        EXPECT_EQ(ExampleOf(taken, i), ExampleOf(batch, rows[static_cast<size_t>(i)]));
+        EXPECT_EQ(taken.origins[static_cast<size_t>(i)], batch.origins[from]);
+        EXPECT_EQ(taken.restart[static_cast<size_t>(i)], batch.restart[from]);
+      }
+    }
+  }
 }
 
 // Pins the bytes of one example: a checkpoint or a report may be looked at again years later.

@@ -364,6 +364,30 @@ std::vector<BadJob> TrainingTable() {
           "ProbeEveryNegative", [](Job* j) { j->mutable_diagnostics()->set_probe_every_steps(-1); },
           "diagnostics.probe_every_steps", "0 to 1000000000"),
       Bad(
+          "NoiseEveryNegative", [](Job* j) { j->mutable_diagnostics()->set_noise_every_steps(-1); },
+          "diagnostics.noise_every_steps", "0 to 1000000000"),
+      Bad(
+          "NoiseOfOnePart", [](Job* j) { j->mutable_diagnostics()->set_noise_parts(1); },
+          "diagnostics.noise_parts", "2 to 16"),
+      Bad(
+          "NoiseOfManyParts", [](Job* j) { j->mutable_diagnostics()->set_noise_parts(17); },
+          "diagnostics.noise_parts", "2 to 16"),
+      Bad(
+          "NoiseOfMorePartsThanRows",
+          [](Job* j) {
+            j->mutable_training()->set_batch_size(5);
+            j->mutable_diagnostics()->set_noise_every_steps(10);
+            j->mutable_diagnostics()->set_noise_parts(6);
+          },
+          "diagnostics.noise_parts", "2 to 5 are allowed"),
+      Bad(
+          "NoiseOfASingleRow",
+          [](Job* j) {
+            j->mutable_training()->set_batch_size(1);
+            j->mutable_diagnostics()->set_noise_every_steps(10);
+          },
+          "diagnostics.noise_parts", "noise_every_steps must be 0"),
+      Bad(
           "MoreMemoryThanAJobMayHold",
           [](Job* j) {
             j->mutable_model()->set_hidden_units(4096);

@@ -25,6 +25,8 @@ TEST(StepRecordTest, ScalarsAndDetailsTogetherMakeTheWholeRecord) {
   stats.add_layers()->add_hidden_rms(0.5f);
   stats.add_recurrent()->add_sigma_max(1.5);
   stats.add_probe()->add_lag_profile(0.5f);
+  stats.add_lengths()->set_loss(0.5);
+  stats.mutable_noise()->set_noise_scale(8.5);
   stats.mutable_growth()->set_growth_factor(0.9);
   stats.mutable_evaluation()->set_loss(0.25);
 
@@ -38,6 +40,8 @@ TEST(StepRecordTest, ScalarsAndDetailsTogetherMakeTheWholeRecord) {
   EXPECT_EQ(scalars.layers_size(), 0);
   EXPECT_EQ(scalars.recurrent_size(), 0);
   EXPECT_EQ(scalars.probe_size(), 0);
+  EXPECT_EQ(scalars.lengths_size(), 0);
+  EXPECT_EQ(scalars.noise().noise_scale(), 8.5);
   EXPECT_EQ(scalars.growth().growth_factor(), 0.9);
   EXPECT_EQ(scalars.evaluation().loss(), 0.25);
   EXPECT_TRUE(record->evaluated);

@@ -59,6 +59,7 @@ jobs::JobSnapshot BusyJob(const std::string& id) {
   snapshot.growth_factor = {100, 80.0, {{0.5, 1.125}}};
   snapshot.update_ratio = {99, 2.0, {{0.0625, 0.125}}};
   snapshot.gradient_cosine = {98, -9.0, {{-0.75, 0.5}}};
+  snapshot.noise_scale = 48.5;
   snapshot.clipped_steps = 25;
   snapshot.nonfinite_entries = 7;
   snapshot.last_step_time = absl::FromUnixMillis(999'500);
@@ -167,6 +168,7 @@ TEST_F(MetricsTest, ShowsEverySeriesOfAJob) {
            "gradwatch_gradient_cosine{job_id=\"busy\"} -0.5",
            "gradwatch_gradient_cosine_min{job_id=\"busy\"} -0.75",
            "gradwatch_gradient_cosine_max{job_id=\"busy\"} 0.5",
+           "gradwatch_gradient_noise_scale_rows{job_id=\"busy\"} 48.5",
            "gradwatch_weight_distance_ratio{job_id=\"busy\"} 0.25",
            "gradwatch_gradient_last_finite_norm{job_id=\"busy\"} 4",
            "gradwatch_gradient_clip_ratio{job_id=\"busy\"} 0.25",
@@ -185,7 +187,7 @@ TEST_F(MetricsTest, ShowsEverySeriesOfAJob) {
            "gradwatch_job_interventions_total{job_id=\"busy\",kind=\"edit\"} 4",
            "gradwatch_job_interventions_total{job_id=\"busy\",kind=\"skip\"} 2",
            "gradwatch_job_interventions_total{job_id=\"busy\",kind=\"roll_back\"} 0",
-           "gradwatch_exporter_series 50",
+           "gradwatch_exporter_series 51",
        }) {
     EXPECT_THAT(lines, Contains(line));
   }
@@ -202,7 +204,9 @@ TEST_F(MetricsTest, NonFiniteValuesAreShownAndCountedApart) {
 
   EXPECT_THAT(lines, Contains("gradwatch_job_loss{job_id=\"nan\"} Nan"));
   EXPECT_THAT(lines, Contains("gradwatch_gradient_norm{job_id=\"nan\",point=\"pre_clip\"} +Inf"));
-  EXPECT_THAT(lines, Not(Contains(StartsWith("gradwatch_gradient_norm{job_id=\"nan\",point=\"post_clip\"}"))));
+  EXPECT_THAT(
+      lines,
+      Not(Contains(StartsWith("gradwatch_gradient_norm{job_id=\"nan\",point=\"post_clip\"}"))));
   EXPECT_THAT(lines, Contains("gradwatch_gradient_last_finite_norm{job_id=\"nan\"} 4"));
 }
 
@@ -252,8 +256,8 @@ TEST_F(MetricsTest, SeriesBeyondTheHardCapAreLeftOutByWholeJobs) {
 
   const auto lines = Lines();
 
-  EXPECT_THAT(lines, Contains("gradwatch_exporter_series 50"));
-  EXPECT_THAT(lines, Contains("gradwatch_exporter_series_dropped 100"));
+  EXPECT_THAT(lines, Contains("gradwatch_exporter_series 51"));
+  EXPECT_THAT(lines, Contains("gradwatch_exporter_series_dropped 102"));
   EXPECT_THAT(lines, Not(Contains(HasSubstr("job_id=\"c\""))));
 }
 

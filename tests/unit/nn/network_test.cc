@@ -284,6 +284,36 @@ TEST(Network, CrossEntropyIsStableForLargeOutputs) {
   EXPECT_NEAR(network.gradients().back(), 1.0 / (1.0 + std::exp(1.0)) - 1.0, 1e-12);
 }
 
+TEST(Network, RowLossesAreWhatEachRowAddsToTheLoss) {
+  for (const LossAt loss_at : {LossAt::kLastStep, LossAt::kEachStep}) {
+    NetworkConfig config = ConfigOf(Cell::kGru);
+    config.loss_at = loss_at;
+    Network<double> network(config, 5, 7);
+    network.Initialize(1);
+    const Batch batch =
+        MakeBatch(config, {.rows = 5, .time_steps = 7, .ragged = true, .weighted = true});
+    const double loss = network.ForwardBackward(batch);
+    std::vector<double> parts(5);
+
+    network.RowLosses(absl::MakeSpan(parts));
+
+    double sum = 0.0;
+    for (const double part : parts) sum += part;
+    EXPECT_NEAR(sum, loss, 1e-15);
+    for (size_t row = 0; row < 5; ++row) {
+      // A target that the output meets takes away what the row added.
+      Batch met = batch;
+      for (size_t t = 0; t < batch.target_values.size() / 10; ++t) {
+        if (loss_at == LossAt::kEachStep && static_cast<int32_t>(t) >= batch.lengths[row]) break;
+        const auto output = network.output(static_cast<int64_t>(t), static_cast<int64_t>(row));
+        std::copy(output.begin(), output.end(),
+                  met.target_values.begin() + static_cast<ptrdiff_t>((t * 5 + row) * 2));
+      }
+      EXPECT_NEAR(loss - network.Forward(met), parts[row], 1e-15);
+    }
+  }
+}
+
 TEST(Network, LossIsZeroWhenNoPositionHasWeight) {
   const NetworkConfig config = ConfigOf(Cell::kGru);
   Network<double> network(config, 2, 3);

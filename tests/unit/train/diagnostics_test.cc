@@ -1,4 +1,5 @@
-// What Job.diagnostics asks for: comparison with earlier steps, the recurrent matrices, the probe.
+// What Job.diagnostics asks for: comparison with earlier steps, the recurrent matrices, the probe,
+// the noise (more in gradient_noise_test.cc).
 #include <malloc.h>
 
 #include <cmath>
@@ -36,6 +37,7 @@ void AskForEverything(v1::Job* job) {
   job->mutable_diagnostics()->set_compare_steps(true);
   job->mutable_diagnostics()->set_recurrent_every_steps(3);
   job->mutable_diagnostics()->set_probe_every_steps(2);
+  job->mutable_diagnostics()->set_noise_every_steps(3);
 }
 
 // Plain SGD in double without clipping: the gradient of a step is what it did to the weights over
@@ -198,6 +200,143 @@ TEST(StepComparisonTest, IsLeftOutWhereNobodyAskedOrAtLevelOff) {
   EXPECT_FALSE(basic.has_gradient_cosine() || basic.has_distance_from_start());
   EXPECT_FALSE(off.has_gradient_cosine() || off.has_distance_from_start());
   EXPECT_TRUE(asked.has_gradient_cosine() && asked.has_distance_from_start());
+}
+
+// --- curvature along the step --------------------------------------------------------------------
+
+TEST(StepCurvatureTest, IsTheChangeOfTheGradientAlongTheStep) {
+  for (const double max_norm : {0.0, 0.05}) {
+    TestJob made = PlainJob(Kind::kRaggedAdding);
+    if (max_norm > 0.0) ClipGlobalNorm(max_norm, &made.job);
+    const auto trainer = NewTrainer(made);
+    std::vector<double> weights = WeightsOf(*trainer);
+    std::vector<double> step_before;
+    std::vector<double> gradient_before;
+    bool clipped = false;
+    for (int step = 0; step < 6; ++step) {
+      const v1::StepStats record = RunSteps(*trainer, 1)[0];
+      const std::vector<double> after = WeightsOf(*trainer);
+      const std::vector<double> moved = Difference(after, weights);
+      std::vector<double> gradient = moved;
+      for (double& entry : gradient) entry /= -0.25 * record.clip_coefficient();
+
+      EXPECT_EQ(record.has_step_curvature(), step > 0);
+      if (step > 0) {
+        const double expected =
+            Dot(Difference(gradient, gradient_before), step_before) / Dot(step_before, step_before);
+        EXPECT_NEAR(record.step_curvature(), expected, 1e-8 * std::abs(expected) + 1e-8);
+      }
+      clipped = clipped || record.clipped();
+      weights = after;
+      step_before = moved;
+      gradient_before = gradient;
+    }
+    EXPECT_EQ(clipped, max_norm > 0.0);
+  }
+}
+
+// The same batch for ever, with input and all weights 0: the loss is (b - 3)^2, of curvature 2.
+class ConstantSource final : public data::Source {
+ public:
+  ConstantSource() {
+    shape_.time_steps = shape_.rows_max = shape_.features = shape_.outputs = 1;
+    shape_.loss_at_last = true;
+  }
+  const data::TaskShape& shape() const override { return shape_; }
+  void NextBatch(Batch* batch) override {
+    batch->time_steps = batch->rows = batch->features = batch->outputs = 1;
+    batch->inputs = {0.0};
+    batch->target_values = {3.0};
+    batch->weights = {1.0};
+    batch->lengths = {1};
+    batch->restart = {1};
+    batch->origins = {0};
+  }
+  int64_t evaluation_batches() const override { return 0; }
+  void EvaluationBatch(int64_t, Batch*) override {}
+  absl::Span<const data::TargetScale> target_scales() const override { return {}; }
+  std::string SaveState() const override { return ""; }
+  absl::Status LoadState(absl::string_view) override { return absl::OkStatus(); }
+
+ private:
+  data::TaskShape shape_;
+};
+
+TEST(StepCurvatureTest, IsThatOfAParabola) {
+  TestJob made = PlainJob(Kind::kAdding);
+  made.job.mutable_diagnostics()->clear_recurrent_every_steps();
+  made.job.mutable_diagnostics()->clear_noise_every_steps();
+  v1::Initialization* initialization = made.job.mutable_model()->mutable_initialization();
+  initialization->mutable_input_weights()->set_constant(0.0);
+  initialization->mutable_recurrent_weights()->set_constant(0.0);
+  initialization->mutable_biases()->set_constant(0.0);
+  initialization->mutable_readout_weights()->set_constant(0.0);
+  initialization->mutable_readout_bias()->set_constant(0.0);
+  const auto trainer = *Trainer::CreateOn(made.job, std::make_unique<ConstantSource>());
+
+  const std::vector<v1::StepStats> records = RunSteps(*trainer, 6);
+
+  for (size_t step = 1; step < 6; ++step) {
+    EXPECT_NEAR(records[step].step_curvature(), 2.0, 1e-12) << step;
+  }
+}
+
+TEST(StepCurvatureTest, IsAbsentWhereAStepDoesNotFollowItsGradient) {
+  const auto second_step = [](const TestJob& made) { return RunSteps(*NewTrainer(made), 2)[1]; };
+  TestJob momentum = PlainJob(Kind::kAdding);
+  UseMomentum(&momentum.job);
+  TestJob adam = PlainJob(Kind::kAdding);
+  adam.job.mutable_optimizer()->mutable_adam();
+  FillDefaults(&adam.job);
+  TestJob by_value = PlainJob(Kind::kAdding);
+  by_value.job.mutable_clipping()->add_policies()->mutable_value()->set_maximum(1e-4);
+  FillDefaults(&by_value.job);
+  TestJob by_tensor = PlainJob(Kind::kAdding);
+  by_tensor.job.mutable_clipping()->add_policies()->mutable_parameter_norm()->set_max_norm(1e-4);
+  FillDefaults(&by_tensor.job);
+  TestJob idle = PlainJob(Kind::kAdding);  // A policy that never acts turns nothing.
+  idle.job.mutable_clipping()->add_policies()->mutable_value()->set_maximum(1e6);
+  FillDefaults(&idle.job);
+
+  for (const TestJob* made : {&momentum, &adam, &by_value, &by_tensor}) {
+    const v1::StepStats record = second_step(*made);
+    EXPECT_TRUE(record.has_gradient_cosine());
+    EXPECT_FALSE(record.has_step_curvature());
+  }
+  EXPECT_TRUE(second_step(idle).has_step_curvature());
+}
+
+TEST(StepCurvatureTest, IsAbsentAfterAnEditAndAtLevelOff) {
+  const TestJob made = PlainJob(Kind::kAdding);
+  const auto trainer = NewTrainer(made);
+  v1::Job off = made.job;
+  off.set_statistics_level(v1::STATISTICS_LEVEL_OFF);
+  const v1::Job* const none = nullptr;
+  const v1::Job* const same = &made.job;
+  const v1::Job* const level_off = &off;
+  std::vector<bool> present;
+
+  for (const v1::Job* edit : std::vector{none, none, same, none, level_off, same, none}) {
+    if (edit != nullptr) {
+      ASSERT_TRUE(trainer->ApplySettings(*edit).ok());
+    }
+    present.push_back(RunSteps(*trainer, 1)[0].has_step_curvature());
+  }
+
+  EXPECT_THAT(present, ::testing::ElementsAre(false, true, false, true, false, false, true));
+}
+
+TEST(StepCurvatureTest, IsAbsentAfterASkippedStep) {
+  TestJob made = MakeJob(Kind::kAdding);
+  made.job.mutable_optimizer()->mutable_sgd();
+  made.job.mutable_optimizer()->set_learning_rate(1e300);  // Every would-be weight is infinite.
+  AskForEverything(&made.job);
+  FillDefaults(&made.job);
+
+  const v1::StepStats record = RunSteps(*NewTrainer(made), 2)[1];
+
+  EXPECT_TRUE(record.has_gradient_cosine());
+  EXPECT_FALSE(record.has_step_curvature());
 }
 
 // --- gates --------------------------------------------------------------------------------------
@@ -368,6 +507,8 @@ std::string WithoutDiagnostics(v1::StepStats record) {
   record.clear_distance_ratio();
   record.clear_recurrent();
   record.clear_probe();
+  record.clear_noise();
+  record.clear_step_curvature();
   for (v1::TensorStats& tensor : *record.mutable_tensors()) {
     tensor.clear_gradient_cosine();
     tensor.clear_distance_from_start();
@@ -413,6 +554,8 @@ TEST(DiagnosticsTest, GoOnBitForBitFromACheckpoint) {
   for (const Kind kind : kAllKinds) {
     TestJob made = MakeJob(kind);
     AskForEverything(&made.job);
+    // One with a curvature along the step.
+    if (kind == Kind::kRaggedAdding) made.job.mutable_optimizer()->mutable_sgd();
     const std::vector<v1::StepStats> expected = RunSteps(*NewTrainer(made), 9);
     auto trainer = NewTrainer(made);
 
@@ -454,11 +597,14 @@ TEST(DiagnosticsTest, AllocateNothingOnceWarm) {
     const auto trainer = NewTrainer(made);
     v1::StepStats record;
     for (int step = 0; step < 7; ++step) trainer->Step(&record);
-    const int64_t before = Allocations();
 
-    for (int step = 7; step < 19; ++step) trainer->Step(&record);
-
-    EXPECT_EQ(Allocations() - before, 0) << static_cast<int>(kind);
+    for (int step = 7; step < 19; ++step) {
+      const int64_t before = Allocations();
+      trainer->Step(&record);
+      // The record's message of the noise, which most steps do not have, and its array.
+      const int64_t allowed = record.has_noise() ? 2 : 0;
+      EXPECT_LE(Allocations() - before, allowed) << static_cast<int>(kind) << " " << step;
+    }
   }
 }
 

@@ -195,6 +195,8 @@ Defaults FilledDefaults() {
       {"Diagnostics.recurrent_every_steps",
        absl::StrCat(bare.diagnostics().recurrent_every_steps())},
       {"Diagnostics.probe_every_steps", absl::StrCat(bare.diagnostics().probe_every_steps())},
+      {"Diagnostics.noise_every_steps", absl::StrCat(bare.diagnostics().noise_every_steps())},
+      {"Diagnostics.noise_parts", absl::StrCat(bare.diagnostics().noise_parts())},
       {"Task.kind", When(bare.task().has_adding(), "adding")},
       {"AddingTask.time_steps", absl::StrCat(bare.task().adding().time_steps())},
       {"AddingTask.time_steps_min", same_as_time_steps(bare.task().adding())},

@@ -51,6 +51,7 @@ std::string Essence(const v1::StepStats& record) {
   kept.clear_tensors();
   kept.clear_growth();
   kept.clear_layers();
+  kept.clear_lengths();
   return kept.SerializeAsString();
 }
 
