@@ -7,6 +7,7 @@
 #include <numeric>
 
 #include "server/base/vector.h"
+#include "server/nn/counter_vector.h"
 #include "server/nn/packet.h"
 #include "server/nn/plan.h"
 
@@ -31,16 +32,6 @@ enum ArrayIndex {
   kCellLargest
 };
 static_assert(kCellLargest + 1 == kTraceArrays);
-
-// As many counters as there are S in a vector.
-template <typename S>
-struct CountersOf {
-  using Type = int32_t __attribute__((vector_size(kVectorBytes)));
-};
-template <>
-struct CountersOf<double> {
-  using Type = int32_t __attribute__((vector_size(kVectorBytes / 2)));
-};
 
 // Adds, lane by lane, how many of the values `is` says yes to. Lanes do not overflow: a batch with
 // 2^31 states would take more than 8 GB.

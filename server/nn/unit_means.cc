@@ -2,11 +2,25 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstring>
+
+#include "server/base/vector.h"
+#include "server/nn/counter_vector.h"
 
 namespace gradwatch::nn {
 namespace {
 
 constexpr int64_t kCountsStride = 8;  // Members write at the same time: not to the same cache line.
+
+// In multiples of 2^-fraction_bits, rounded. Spelled out: a comparison with NaN keeps compilers
+// from making vectors of it by themselves.
+template <typename S, int fraction_bits>
+inline typename CountersOf<S>::Type WholeMagnitudes(const Vector<S>& values) {
+  constexpr S kScale = S(1 << fraction_bits);
+  const Vector<S> magnitudes = values < S(0) ? -values : values;
+  const Vector<S> inside = magnitudes < S(1) ? magnitudes : Vector<S>{} + S(1);
+  return __builtin_convertvector(inside * kScale + S(0.5), typename CountersOf<S>::Type);
+}
 
 }  // namespace
 
@@ -25,12 +39,20 @@ void UnitMeans::Clear() {
 
 template <typename S>
 void UnitMeans::Add(int member, const S* values) {
-  constexpr S kScale = S(1 << kFractionBits);
+  constexpr int64_t kLanes = kVectorSize<S>;
   int32_t* const sums = narrow_.data() + member * units_;
-  for (int64_t i = 0; i < units_; ++i) {
-    const S magnitude = std::abs(values[i]);
-    const S inside = magnitude < S(1) ? magnitude : S(1);
-    sums[i] += static_cast<int32_t>(inside * kScale + S(0.5));
+  int64_t i = 0;
+  for (; i + kLanes <= units_; i += kLanes) {
+    typename CountersOf<S>::Type sum;
+    std::memcpy(&sum, sums + i, sizeof(sum));
+    sum += WholeMagnitudes<S, kFractionBits>(LoadVector(values + i));
+    std::memcpy(sums + i, &sum, sizeof(sum));
+  }
+  if (i < units_) {
+    S rest[kLanes] = {};
+    std::copy(values + i, values + units_, rest);
+    const auto last = WholeMagnitudes<S, kFractionBits>(LoadVector(rest));
+    for (int64_t k = 0; i + k < units_; ++k) sums[i + k] += last[k];
   }
   if (++counts_[member * kCountsStride] == kNarrowMax) Widen(member);
 }
