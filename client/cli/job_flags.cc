@@ -335,7 +335,7 @@ std::vector<Flag> MeasureFlags(JobFlags* job) {
       field("--compare-steps", "true|false", "diagnostics.compare_steps",
             "Measure the cosine of successive gradients and the distance of the weights from the "
             "first; keeps two copies of the weights.",
-            "false, with --stats full true"),
+            "false"),
       field("--recurrent-every", "N", "diagnostics.recurrent_every_steps",
             "Measure the recurrent matrices (largest singular value, spectral radius) every so "
             "many steps; 0 never.",

@@ -171,10 +171,8 @@ void FillFaults(v1::FaultInjection* fault) {
   if (!fault->has_batches()) fault->set_batches(1);
 }
 
-void FillDiagnostics(v1::StatisticsLevel level, v1::Diagnostics* diagnostics) {
-  if (!diagnostics->has_compare_steps()) {
-    diagnostics->set_compare_steps(level == v1::STATISTICS_LEVEL_FULL);
-  }
+void FillDiagnostics(v1::Diagnostics* diagnostics) {
+  if (!diagnostics->has_compare_steps()) diagnostics->set_compare_steps(false);
   if (!diagnostics->has_recurrent_every_steps()) diagnostics->set_recurrent_every_steps(0);
   if (!diagnostics->has_probe_every_steps()) diagnostics->set_probe_every_steps(0);
   if (!diagnostics->has_noise_every_steps()) diagnostics->set_noise_every_steps(0);
@@ -195,7 +193,7 @@ void FillDefaults(v1::Job* job) {
   if (job->statistics_level() == v1::STATISTICS_LEVEL_UNSPECIFIED) {
     job->set_statistics_level(v1::STATISTICS_LEVEL_BASIC);
   }
-  FillDiagnostics(job->statistics_level(), job->mutable_diagnostics());
+  FillDiagnostics(job->mutable_diagnostics());
 }
 
 }  // namespace gradwatch::train

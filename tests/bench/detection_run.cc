@@ -28,6 +28,7 @@ v1::Job CompleteJob(const RunFamily& family, uint64_t seed) {
   job.set_name("jobs/detection");
   job.set_seed(seed);
   job.set_statistics_level(v1::STATISTICS_LEVEL_FULL);
+  job.mutable_diagnostics()->set_compare_steps(true);  // For OSCILLATION.
   job.mutable_evaluation()->set_every_steps(0);
   job.mutable_training()->set_step_limit(family.steps);
   train::FillDefaults(&job);

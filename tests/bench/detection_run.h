@@ -43,8 +43,8 @@ struct RunResult {
   bool cause_lasts() const { return labelled() && shown.value_or(10) >= 10; }
 };
 
-// Trains one run at level FULL, with our rules as they are by default and the reference rules
-// beside them.
+// Trains one run at level FULL, with our rules as they are by default, gradients compared, and the
+// reference rules beside them.
 absl::StatusOr<RunResult> RunOne(const RunFamily& family, uint64_t seed);
 
 // All of them, on so many threads; in the order of families and seeds. `seeds` are those that run.

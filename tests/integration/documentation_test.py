@@ -27,8 +27,8 @@ class DocumentationTest(unittest.TestCase):
     def test_readme_lists_every_metric(self):
         testing.cli(self.server, "submit", "--file",
                     str(testing.SOURCE / "deploy/examples/d1-boom.yaml"), "--wait", expect=1)
-        testing.cli(self.server, "submit", "--time-steps", "10", "--steps", "5", "--stats", "full",
-                    "--wait")
+        testing.cli(self.server, "submit", "--time-steps", "10", "--steps", "5", "--compare-steps",
+                    "true", "--noise-every", "1", "--wait")
 
         exported = set(re.findall(r"^# TYPE (\S+)", self.server.get("/metrics")[1], re.M))
 

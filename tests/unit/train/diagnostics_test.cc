@@ -633,18 +633,5 @@ TEST(DiagnosticsTest, AreCountedInTheMemoryOfTheJob) {
   }
 }
 
-TEST(DiagnosticsTest, ComparisonIsTheDefaultAtLevelFullOnly) {
-  v1::Job basic;
-  v1::Job full;
-  full.set_statistics_level(v1::STATISTICS_LEVEL_FULL);
-  v1::Job refused = full;
-  refused.mutable_diagnostics()->set_compare_steps(false);
-  for (v1::Job* job : {&basic, &full, &refused}) FillDefaults(job);
-
-  EXPECT_FALSE(basic.diagnostics().compare_steps());
-  EXPECT_TRUE(full.diagnostics().compare_steps());
-  EXPECT_FALSE(refused.diagnostics().compare_steps());
-}
-
 }  // namespace
 }  // namespace gradwatch::train

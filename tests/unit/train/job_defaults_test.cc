@@ -99,9 +99,6 @@ Defaults FilledDefaults() {
   const v1::Job filled = Filled(job);
   const v1::ResponseLadder& ladder = filled.ladder();
   const v1::Job bare = Filled(v1::Job());
-  v1::Job full_job;
-  full_job.set_statistics_level(v1::STATISTICS_LEVEL_FULL);
-  const v1::Job full = Filled(full_job);
   v1::Job sgd_job;
   sgd_job.mutable_optimizer()->mutable_sgd();
   const v1::Sgd sgd = Filled(sgd_job).optimizer().sgd();
@@ -189,9 +186,7 @@ Defaults FilledDefaults() {
        absl::StrCat(bare.training().non_finite().consecutive_max())},
       {"Evaluation.every_steps", absl::StrCat(bare.evaluation().every_steps())},
       {"Evaluation.examples", absl::StrCat(bare.evaluation().examples())},
-      {"Diagnostics.compare_steps",
-       When(!bare.diagnostics().compare_steps() && full.diagnostics().compare_steps(),
-            "false, at STATISTICS_LEVEL_FULL true")},
+      {"Diagnostics.compare_steps", NameOf(bare.diagnostics().compare_steps())},
       {"Diagnostics.recurrent_every_steps",
        absl::StrCat(bare.diagnostics().recurrent_every_steps())},
       {"Diagnostics.probe_every_steps", absl::StrCat(bare.diagnostics().probe_every_steps())},
