@@ -252,6 +252,7 @@ class ConstantSource final : public data::Source {
     batch->restart = {1};
     batch->origins = {0};
   }
+  void Seek(int64_t) override {}
   int64_t evaluation_batches() const override { return 0; }
   void EvaluationBatch(int64_t, Batch*) override {}
   absl::Span<const data::TargetScale> target_scales() const override { return {}; }
