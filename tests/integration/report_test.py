@@ -159,7 +159,7 @@ class ReportTest(unittest.TestCase):
                                      ("deep", "3", "0.01,0.02,0.05,0.1,0.2,0.5,value:0.1,5")):
             cli(cls.server, "submit", "--task", "copy-memory", "--delay", "20", "--cell", "lstm",
                 "--layers", layers, "--hidden", "16", "--steps", "300", "--stats", "full",
-                "--recurrent-every", "10", "--probe-every", "20", "--shadow-clip", shadows,
+                "--compare-steps", "true", "--recurrent-every", "10", "--probe-every", "20", "--shadow-clip", shadows,
                 "--id", job)
         cls.pages = {}
         for job in ("unclipped", "clipped", "a" * 60, "short", "measured", "deep"):
