@@ -8,7 +8,7 @@
 namespace gradwatch::cli {
 namespace {
 
-constexpr int64_t kBarsMax = 60;
+constexpr int64_t kPictureBarsMax = 60;
 
 int64_t BarNumber(double norm, double bars_in_decade) {
   return static_cast<int64_t>(std::floor(std::log10(norm) * bars_in_decade));
@@ -37,7 +37,7 @@ std::vector<NormBar> LogBars(const std::vector<NormSample>& samples) {
   if (high == 0) return {};
   double density = 100;
   for (const double finer : {50.0, 20.0, 10.0, 5.0, 2.0, 1.0, 0.5, 0.2, 0.1, 0.05}) {
-    if (BarNumber(high, density) - BarNumber(low, density) < kBarsMax) break;
+    if (BarNumber(high, density) - BarNumber(low, density) < kPictureBarsMax) break;
     density = finer;
   }
   const int64_t first = BarNumber(low, density);
