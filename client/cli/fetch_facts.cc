@@ -58,12 +58,10 @@ absl::Status ReadDigest(client::Client* client, RunFacts* facts) {
   return status;
 }
 
-// Absent from a server that does not know how.
 absl::Status FetchAdvice(client::Client* client, RunFacts* facts) {
   v1::GetClipAdviceRequest request;
   request.set_name(facts->summary.job.name());
   absl::StatusOr<v1::ClipAdvice> advice = client->GetClipAdvice(request);
-  if (absl::IsUnimplemented(advice.status())) return absl::OkStatus();
   if (advice.ok()) facts->advice = *std::move(advice);
   return advice.status();
 }

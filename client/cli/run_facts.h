@@ -69,7 +69,7 @@ struct RunFacts {
   JobSummary summary;  // Alerts in order of their first step.
   RunDigest digest{0, 0};
   std::optional<v1::Dataset> dataset;    // What the job learnt from, where it is uploaded data.
-  std::optional<v1::ClipAdvice> advice;  // Absent from a server that gives none.
+  std::optional<v1::ClipAdvice> advice;  // Absent until it was fetched.
   std::string server_address;
   absl::Time now;
 };

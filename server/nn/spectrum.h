@@ -6,7 +6,8 @@
 #include "absl/types/span.h"
 
 // Two numbers about a square matrix [n, n], row-major without gaps. All arithmetic is in double;
-// nothing is allocated. NaN when the matrix is not finite.
+// nothing is allocated. NaN when the matrix is not finite. Any thread, each with a workspace of its
+// own of SpectrumWorkspace(n) doubles.
 namespace gradwatch::nn {
 
 // Vectors in the Krylov subspace of SpectralRadius.

@@ -7,7 +7,7 @@
 #include "server/base/export.h"
 
 // What a profile says that has the norm of a gradient at lag 0, 1, …: by how much it changes from
-// one lag to the next, and how far it goes.
+// one lag to the next, and how far it goes. Pure; any thread.
 namespace gradwatch::stats {
 
 // Of the norm at lag 0: where less than this is left, the gradient has vanished.

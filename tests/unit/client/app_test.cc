@@ -61,6 +61,12 @@ class AppTest : public testing::Test {
     job.set_clip_rate(0.25);
     job.mutable_training()->set_step_limit(40);
     job.add_parameters()->set_name("rnn.weight_hh_l0");
+    server_.get_clip_advice =
+        [](const v1::GetClipAdviceRequest&) -> absl::StatusOr<v1::ClipAdvice> {
+      v1::ClipAdvice advice;
+      advice.set_basis(v1::ClipAdvice::BASIS_NO_DATA);
+      return advice;
+    };
     std::vector<v1::StepStats> steps(40);
     for (int i = 0; i < 40; ++i) {
       steps[static_cast<size_t>(i)].set_step(i);
