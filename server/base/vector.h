@@ -4,6 +4,10 @@
 #include <cstdint>
 #include <cstring>
 
+#if defined(__AVX__)
+#include <immintrin.h>
+#endif
+
 // Vectors of the width that the engine is compiled for, by the extension that GCC and Clang share.
 // For the arithmetic rooms: loops whose order of operations is written down.
 
@@ -42,6 +46,20 @@ inline Vector<S> LoadVector(const S* from) {
 template <typename S>
 inline void StoreVector(const Vector<S>& vector, S* to) {
   std::memcpy(to, &vector, sizeof(vector));
+}
+
+// As many values from `from` on as there are doubles in a vector.
+inline Vector<double> LoadWide(const double* from) { return LoadVector(from); }
+inline Vector<double> LoadWide(const float* from) {
+#if defined(__AVX512F__)
+  return _mm512_cvtps_pd(_mm256_loadu_ps(from));
+#elif defined(__AVX__)
+  return _mm256_cvtps_pd(_mm_loadu_ps(from));  // GCC 12 would convert each half on its own.
+#else
+  float __attribute__((vector_size(kVectorBytes / 2))) narrow;
+  std::memcpy(&narrow, from, sizeof(narrow));
+  return __builtin_convertvector(narrow, Vector<double>);
+#endif
 }
 
 }  // namespace gradwatch

@@ -63,8 +63,8 @@ void Network<S>::Impl::PackBackward(int member, const Layer& layer) {
 }
 
 template <typename S>
-void Network<S>::Impl::Record(Measured measured, Layer& layer, int64_t position, const Squares& h,
-                              const Squares& c) {
+void Network<S>::Impl::Record(Measured measured, Layer& layer, int64_t position, double h,
+                              double c) {
   if (measured == kCarry) {
     layer.recorder.RecordCarry(position, h, c);
   } else {
@@ -84,8 +84,8 @@ void Network<S>::Impl::TakeGradients(Layer& layer, int64_t t, const Share& share
   for (int64_t b = rows.begin; b < rows.end; ++b) {
     S* const h = delta_h_.data() + b * hidden_ + units.begin;
     S* const c = Lstm() ? delta_c_.data() + b * hidden_ + units.begin : nullptr;
-    Squares h_squares;
-    Squares c_squares;
+    double h_squares = 0.0;
+    double c_squares = 0.0;
     if (b < carried) {
       Measure(kCarry, layer, t, b, units, /*h_known=*/false, &h_squares, &c_squares);
     } else {
@@ -95,7 +95,7 @@ void Network<S>::Impl::TakeGradients(Layer& layer, int64_t t, const Share& share
     const bool local = b >= local_begin;
     if (local) {
       AddTo(h, local_.data() + (local_offset + b) * hidden_ + units.begin, units.size());
-      h_squares = Squares();
+      h_squares = 0.0;
     }
     Measure(kAdjoint, layer, t, b, units, !local, &h_squares, &c_squares);
   }
@@ -105,11 +105,13 @@ void Network<S>::Impl::TakeGradients(Layer& layer, int64_t t, const Share& share
 // alone, so those of c are known from the carry on, and those of h where nothing came from above.
 template <typename S>
 void Network<S>::Impl::Measure(Measured measured, Layer& layer, int64_t t, int64_t row, Range units,
-                               bool h_known, Squares* h, Squares* c) {
+                               bool h_known, double* h, double* c) {
   if (layer.recorder.detail() == Detail::kNone) return;
   if (by_units_) return MeasureUnits(measured, t, row, units);
-  if (!h_known) AddSquares(delta_h_.data() + row * hidden_, hidden_, h);
-  if (Lstm() && measured == kCarry) AddSquares(delta_c_.data() + row * hidden_, hidden_, c);
+  if (!h_known) *h = QuickSumOfSquares(delta_h_.data() + row * hidden_, hidden_);
+  if (Lstm() && measured == kCarry) {
+    *c = QuickSumOfSquares(delta_c_.data() + row * hidden_, hidden_);
+  }
   Record(measured, layer, layout_.first(t) + row, *h, *c);
 }
 
@@ -119,9 +121,8 @@ void Network<S>::Impl::MeasureUnits(Measured measured, int64_t t, int64_t row, R
   for (int64_t u = units.begin; u < units.end; u += kSquaresBlock) {
     for (int state = 0; state < states_; ++state) {
       const S* delta = (state == 0 ? delta_h_ : delta_c_).data() + row * hidden_ + u;
-      Squares sum;
-      AddSquares(delta, kSquaresBlock, &sum);
-      UnitSquares(t, measured, state, row, u / kSquaresBlock) = sum;
+      UnitSquares(t, measured, state, row, u / kSquaresBlock) =
+          QuickSumOfSquares(delta, kSquaresBlock);
     }
   }
 }
@@ -129,10 +130,10 @@ void Network<S>::Impl::MeasureUnits(Measured measured, int64_t t, int64_t row, R
 template <typename S>
 void Network<S>::Impl::GatherUnitSquares(Measured measured, Layer& layer, int64_t t, Range rows) {
   for (int64_t b = rows.begin; b < rows.end; ++b) {
-    Squares sums[2];
+    double sums[2] = {};
     for (int state = 0; state < states_; ++state) {
       for (int64_t block = 0; block < hidden_ / kSquaresBlock; ++block) {
-        sums[state].Add(UnitSquares(t, measured, state, b, block));
+        sums[state] += UnitSquares(t, measured, state, b, block);
       }
     }
     Record(measured, layer, layout_.first(t) + b, sums[0], sums[1]);

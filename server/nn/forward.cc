@@ -195,17 +195,25 @@ void Network<S>::Impl::AddRecurrence(const Layer& layer, const CellStep<S>& step
                            bias + step.units.begin, step.candidate + step.units.begin, hidden_);
 }
 
+// Records the states of time step t, which has just been computed. Where one member has all rows,
+// some time steps at once while they are still in the cache: short ones are cheaper together.
 template <typename S>
 void Network<S>::Impl::RecordStates(int member, Layer& layer, int64_t t) {
   if (layer.recorder.detail() != Detail::kFull) return;
-  Range rows = by_units_ ? Part(member, layout_.valid(t)) : ShareOf(member, t).rows;
-  for (int64_t b = rows.begin; b < rows.end; ++b) {
-    const int64_t position = layout_.first(t) + b;
-    layer.recorder.RecordStates(member, position, Positions(layer.h) + position * hidden_,
-                                Lstm() ? Positions(layer.c) + position * hidden_ : nullptr,
-                                Lstm() ? layer.c_tanh.data() + position * hidden_ : nullptr,
-                                static_cast<const S*>(layer.gates.data() + position * gate_rows_));
+  constexpr int64_t kTogether = 2048;  // Values of each gate.
+  Range positions = {layout_.first(t), layout_.first(t + 1)};
+  if (members_ == 1) {
+    positions.begin = recorded_;
+    const bool last = t + 1 == layout_.time_steps();
+    if (!last && positions.size() * hidden_ < kTogether) return;
+    recorded_ = last ? 0 : positions.end;
+  } else {
+    const Range rows = by_units_ ? Part(member, layout_.valid(t)) : ShareOf(member, t).rows;
+    positions = {positions.begin + rows.begin, positions.begin + rows.end};
   }
+  layer.recorder.template RecordStates<S>(member, positions, Positions(layer.h),
+                                          Lstm() ? Positions(layer.c) : nullptr,
+                                          layer.c_tanh.data(), layer.gates.data());
 }
 
 template <typename S>

@@ -142,15 +142,15 @@ void Network<S>::Impl::MeasureCarriedStates(const Batch& batch, Layer& layer, La
 
 template <typename S>
 double Network<S>::Impl::Drift(const Batch& batch, const S* before, const S* after) const {
-  Squares from;
-  Squares to;
+  double from = 0.0;
+  double to = 0.0;
   for (int64_t b = 0; b < layout_.rows(); ++b) {
     if (batch.restart[static_cast<size_t>(b)] != 0) continue;
-    AddSquares(before + b * hidden_, hidden_, &from);
-    AddSquares(after + b * hidden_, hidden_, &to);
+    from += QuickSumOfSquares(before + b * hidden_, hidden_);
+    to += QuickSumOfSquares(after + b * hidden_, hidden_);
   }
-  if (!(from.Total() > 0.0)) return std::numeric_limits<double>::quiet_NaN();
-  return 0.5 * std::log(to.Total() / from.Total());
+  if (!(from > 0.0)) return std::numeric_limits<double>::quiet_NaN();
+  return 0.5 * std::log(to / from);
 }
 
 template <typename S>

@@ -7,6 +7,7 @@
 
 #include "absl/functional/function_ref.h"
 #include "server/base/range.h"
+#include "server/base/squares.h"
 #include "server/base/thread_team.h"
 #include "server/nn/batch_layout.h"
 #include "server/nn/buffer.h"
@@ -186,18 +187,17 @@ class Network<S>::Impl {
   void PackBackward(int member, const Layer& layer);
   // Which of two sums: of the carry, or of the whole adjoint.
   enum Measured { kCarry, kAdjoint };
-  Squares& UnitSquares(int64_t t, Measured measured, int state, int64_t row, int64_t block) {
+  double& UnitSquares(int64_t t, Measured measured, int state, int64_t row, int64_t block) {
     const int64_t blocks = hidden_ / kSquaresBlock;
     const int64_t kind = (t % 2 * 2 + measured) * 2 + state;
     return unit_squares_[(kind * rows_max_ + row) * blocks + block];
   }
   void TakeGradients(Layer& layer, int64_t t, const Share& share, int64_t carried);
   void Measure(Measured measured, Layer& layer, int64_t t, int64_t row, Range units, bool h_known,
-               Squares* h, Squares* c);
+               double* h, double* c);
   void MeasureUnits(Measured measured, int64_t t, int64_t row, Range units);
   void GatherUnitSquares(Measured measured, Layer& layer, int64_t t, Range rows);
-  void Record(Measured measured, Layer& layer, int64_t position, const Squares& h,
-              const Squares& c);
+  void Record(Measured measured, Layer& layer, int64_t position, double h, double c);
   void CarryBack(const CellStep<S>& step, S* delta_h);
   void BackToInput(Layer& layer, int64_t t, const Share& share);
   void BackwardThroughTime(int member, Layer& layer);
@@ -230,6 +230,7 @@ class Network<S>::Impl {
   // Of the present run.
   int members_ = 1;
   bool by_units_ = false;
+  int64_t recorded_ = 0;  // Positions of the layer that RecordStates has had, with one member.
   double total_weight_ = 0.0;
   double loss_ = 0.0;
 
@@ -250,7 +251,7 @@ class Network<S>::Impl {
   Buffer<S> bias_;             // [G*H]
   // Where members hold some units each, their sums over blocks of units until they are put
   // together: [2 (even and odd time steps), 2 (Measured), 2 (h and c), B, H / kSquaresBlock].
-  Buffer<Squares> unit_squares_;
+  Buffer<double> unit_squares_;
   Buffer<S> bulk_;        // Packed weights: input or read-out.
   Buffer<S> recurrent_;   // Packed weights.
   Buffer<S> candidate_;   // Packed weights, GRU: the part of W_hh that makes the candidate.

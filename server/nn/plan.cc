@@ -87,11 +87,10 @@ Plan Plan::Of(const NetworkConfig& config, int64_t rows, int64_t time_steps, int
   plan.trace_doubles =
       SaturatingAdd(times(kTraceArrays, time_steps), times(kTraceValues, positions));
   // First position of each time step (8 bytes), segments (24), slot of each position and token (4),
-  // for each member and layer one flag per unit and some counters, and the means of gates.
+  // and what layers know of units and gates.
   plan.index_bytes =
       Sum({times(SaturatingAdd(time_steps, 1), 8 + 24), tokens ? times(4, positions) : 0,
            tokens ? times(4, SaturatingAdd(config.vocabulary, slots)) : 0,
-           times(times(config.layers, members), SaturatingAdd(hidden, 576)),
            times(config.layers, TraceRecorder::UnitBytesOf(config.cell, hidden, members))});
   return plan;
 }
@@ -105,7 +104,7 @@ int64_t Plan::Bytes(int64_t scalar_size) const {
   const int64_t per_layer = Sum({gates, times(has_cell ? 2 : 1, states), cell_tanh, candidates});
   const int64_t scalars = SaturatingAdd(shared, times(layers, per_layer));
   return Sum({times(scalars, scalar_size), times(times(layers, trace_doubles), 8),
-              times(8, readout_losses), times(64, unit_squares), index_bytes});
+              times(8, readout_losses), times(8, unit_squares), index_bytes});
 }
 
 template Plan Plan::Of<float>(const NetworkConfig&, int64_t, int64_t, int);

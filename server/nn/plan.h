@@ -48,7 +48,7 @@ struct Plan {
 
   // Others.
   int64_t readout_losses = 0;  // Doubles.
-  int64_t unit_squares = 0;    // Squares, 64 bytes each; only for several members.
+  int64_t unit_squares = 0;    // Doubles; only for several members.
   int64_t trace_doubles = 0;   // Per layer.
   int64_t index_bytes = 0;
 };

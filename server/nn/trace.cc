@@ -2,10 +2,9 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstring>
 #include <limits>
-#include <numeric>
 
+#include "server/base/squares.h"
 #include "server/base/vector.h"
 #include "server/nn/counter_vector.h"
 #include "server/nn/packet.h"
@@ -18,8 +17,6 @@ constexpr double kNaN = std::numeric_limits<double>::quiet_NaN();
 // Below this a ratio of norms says nothing.
 constexpr double kNormMin = 1e-30;
 constexpr double kSaturated = 0.99;
-constexpr double kGateClosed = 0.05;
-constexpr double kGateOpen = 0.95;
 
 enum ArrayIndex {
   kStateGradient,
@@ -33,32 +30,31 @@ enum ArrayIndex {
 };
 static_assert(kCellLargest + 1 == kTraceArrays);
 
-// Adds, lane by lane, how many of the values `is` says yes to. Lanes do not overflow: a batch with
-// 2^31 states would take more than 8 GB.
-template <typename S, typename Lanes, typename Is>
-inline void Count(const S* values, int64_t n, Is is, Lanes* lanes) {
+// Calls body(vector) for all values; what fills up the last vector is zero.
+template <typename S, typename Body>
+inline void ForVectors(const S* values, int64_t n, Body&& body) {
   constexpr int64_t kLanes = kVectorSize<S>;
-  using Counters = typename CountersOf<S>::Type;
-  Counters counters;
-  std::memcpy(&counters, lanes->data(), sizeof(counters));
   int64_t i = 0;
-  for (; i + kLanes <= n; i += kLanes) {
-    // A comparison that holds is -1.
-    counters -= __builtin_convertvector(is(LoadVector(values + i)), Counters);
-  }
-  if (i < n) {
-    S rest[kLanes];
-    for (int64_t k = 0; k < kLanes; ++k) rest[k] = values[std::min(i + k, n - 1)];
-    auto hits = __builtin_convertvector(is(LoadVector(rest)), Counters);
-    for (int64_t k = n - i; k < kLanes; ++k) hits[k] = 0;
-    counters -= hits;
-  }
-  std::memcpy(lanes->data(), &counters, sizeof(counters));
+  for (; i + kLanes <= n; i += kLanes) body(LoadVector(values + i));
+  if (i == n) return;
+  S rest[kLanes] = {};
+  std::copy(values + i, values + n, rest);
+  body(LoadVector(rest));
 }
 
-template <typename Lanes>
-int64_t Sum(const Lanes& lanes) {
-  return std::accumulate(lanes.begin(), lanes.end(), int64_t{0});
+// The largest magnitude, 0 for none; may pass over NaN. Adds, lane by lane, how many magnitudes are
+// above `limit`, which is not negative.
+template <typename S, typename Lanes>
+double LargestAndAbove(const S* values, int64_t n, S limit, Lanes* lanes) {
+  decltype(Vector<S>{} < Vector<S>{}) above = {};  // A comparison that holds is -1.
+  Packet<S> largest = Constant<S>(0.0);
+  ForVectors(values, n, [&](const Vector<S>& of) {
+    const Packet<S> magnitudes = packet::pabs(Packet<S>(of));
+    largest = packet::pmax(largest, magnitudes);
+    above -= Vector<S>(magnitudes) > limit;
+  });
+  AddLanes(__builtin_convertvector(above, typename CountersOf<S>::Type), lanes);
+  return static_cast<double>(packet::predux_max(largest));
 }
 
 }  // namespace
@@ -73,87 +69,67 @@ TraceRecorder::TraceRecorder(Cell cell, int64_t hidden, int64_t truncation, int6
       members_max_(members_max),
       values_(kTraceValues * positions_max),
       arrays_(kTraceArrays * time_steps_max),
-      counts_(members_max),
-      alive_(members_max * hidden),
-      gate_means_(CountedGatesOf(cell) * hidden, members_max),
+      saturated_(members_max),
+      alive_(cell == Cell::kRnnRelu ? members_max * hidden : 0),
+      gate_sums_(CountedGatesOf(cell), hidden, members_max),
       unit_work_(hidden) {}
 
 int64_t TraceRecorder::UnitBytesOf(Cell cell, int64_t hidden, int members) {
+  const int64_t flags = cell == Cell::kRnnRelu ? hidden : 0;
   return SaturatingAdd(
-      UnitMeans::MemoryBytesOf(SaturatingMultiply(CountedGatesOf(cell), hidden), members),
-      SaturatingMultiply(hidden, static_cast<int64_t>(sizeof(double))));
+      GateSums::MemoryBytesOf(CountedGatesOf(cell), hidden, members),
+      SaturatingAdd(SaturatingMultiply(members, SaturatingAdd(flags, sizeof(Saturated))),
+                    SaturatingMultiply(hidden, static_cast<int64_t>(sizeof(double)))));
 }
 
 void TraceRecorder::Begin(Detail detail) {
   detail_ = detail;
-  std::fill_n(counts_.data(), members_max_, Counts{});
+  if (detail != Detail::kFull) return;
+  std::fill_n(saturated_.data(), members_max_, Saturated{});
   std::fill_n(alive_.data(), alive_.size(), uint8_t{0});
-  if (detail == Detail::kFull) gate_means_.Clear();
+  gate_sums_.Clear();
 }
 
 int TraceRecorder::CountedGatesOf(Cell cell) {
   return cell == Cell::kRnnSigmoid || GatesOf(cell) > 1 ? GatesOf(cell) : 0;
 }
 
-// The gate that ends in tanh: n of the GRU, g of the LSTM.
-bool TraceRecorder::IsCandidate(int gate) const { return cell_ != Cell::kRnnSigmoid && gate == 2; }
-
 template <typename S>
-void TraceRecorder::CountGates(Counts* counts, const S* h, const S* gates) const {
-  const int count = CountedGates();
-  const S* activations = cell_ == Cell::kRnnSigmoid ? h : gates;
-  for (int gate = 0; gate < count; ++gate) {
-    const S* values = activations + gate * hidden_;
-    auto* const closed = &counts->closed[static_cast<size_t>(gate)];
-    auto* const open = &counts->open[static_cast<size_t>(gate)];
-    using V = Vector<S>;
-    constexpr S kLow = static_cast<S>(kGateClosed);
-    constexpr S kHigh = static_cast<S>(kGateOpen);
-    if (IsCandidate(gate)) {  // By magnitude.
-      Count(
-          values, hidden_, [](const V& x) { return (x < kLow) & (x > -kLow); }, closed);
-      Count(
-          values, hidden_, [](const V& x) { return (x > kHigh) | (x < -kHigh); }, open);
-    } else {
-      Count(
-          values, hidden_, [](const V& x) { return x < kLow; }, closed);
-      Count(
-          values, hidden_, [](const V& x) { return x > kHigh; }, open);
-    }
+void TraceRecorder::RecordHidden(int member, int64_t position, const S* h) {
+  auto* const lanes = &saturated_[member].lanes;
+  At(kHidden, position) = QuickSumOfSquares(h, hidden_);
+  if (cell_ == Cell::kRnnRelu) {
+    // What is not above zero is saturated; a NaN is not, but then its share means nothing.
+    Saturated above;
+    At(kHiddenMax, position) = LargestAndAbove(h, hidden_, S(0), &above.lanes);
+    (*lanes)[0] += static_cast<int32_t>(hidden_ - SumOfLanes(above.lanes));
+    uint8_t* const alive = alive_.data() + member * hidden_;
+    for (int64_t i = 0; i < hidden_; ++i) alive[i] |= h[i] > S(0) ? 1 : 0;
+  } else {
+    At(kHiddenMax, position) = LargestAndAbove(h, hidden_, static_cast<S>(kSaturated), lanes);
   }
 }
 
 template <typename S>
-void TraceRecorder::RecordStates(int member, int64_t position, const S* h, const S* c,
+void TraceRecorder::RecordStates(int member, Range positions, const S* h, const S* c,
                                  const S* c_tanh, const S* gates) {
-  Counts* const counts = &counts_[member];
-  Squares hidden;
-  AddSquares(h, hidden_, &hidden);
-  At(kHidden, position) = hidden.Total();
-  At(kHiddenMax, position) = LargestMagnitude(h, hidden_);
-  if (c != nullptr) {
-    Squares cell;
-    AddSquares(c, hidden_, &cell);
-    At(kCell, position) = cell.Total();
-    At(kCellMax, position) = LargestMagnitude(c, hidden_);
+  const int64_t gate_rows = GatesOf(cell_) * hidden_;
+  for (int64_t position = positions.begin; position < positions.end; ++position) {
+    const int64_t at = position * hidden_;
+    RecordHidden(member, position, h + at);
+    if (cell_ == Cell::kLstm) {
+      At(kCell, position) = QuickSumOfSquares(c + at, hidden_);
+      At(kCellMax, position) = LargestMagnitude(c + at, hidden_);
+    }
+    if (!HasKeepGate()) continue;
+    const S* const activation =
+        cell_ == Cell::kLstm ? c_tanh + at : gates + position * gate_rows + 2 * hidden_;
+    At(kActivation, position) = QuickSumOfSquares(activation, hidden_);
   }
-  if (cell_ == Cell::kRnnRelu) {
-    Count(
-        h, hidden_, [](const Vector<S>& x) { return x == S(0); }, &counts->saturated);
-    uint8_t* const alive = alive_.data() + member * hidden_;
-    for (int64_t i = 0; i < hidden_; ++i) alive[i] |= h[i] > S(0) ? 1 : 0;
-  } else {
-    constexpr S kLimit = static_cast<S>(kSaturated);
-    Count(
-        h, hidden_, [](const Vector<S>& x) { return (x > kLimit) | (x < -kLimit); },
-        &counts->saturated);
-  }
-  CountGates(counts, h, gates);
-  if (CountedGates() > 0) gate_means_.Add(member, cell_ == Cell::kRnnSigmoid ? h : gates);
-  if (!HasKeepGate()) return;
-  Squares activation;
-  AddSquares(cell_ == Cell::kLstm ? c_tanh : gates + 2 * hidden_, hidden_, &activation);
-  At(kActivation, position) = activation.Total();
+  if (CountedGates() == 0) return;
+  const int64_t stride = cell_ == Cell::kRnnSigmoid ? hidden_ : gate_rows;
+  const S* const activations = cell_ == Cell::kRnnSigmoid ? h : gates;
+  gate_sums_.Add(member, activations + positions.begin * stride, stride, positions.size());
 }
 
 template <typename S>
@@ -174,16 +150,16 @@ double TraceRecorder::Similarity(const S* states, int64_t rows) {
 }
 
 double TraceRecorder::SumOf(const BatchLayout& layout, Value value, int64_t t, int64_t rows) {
+  const double* const values = &At(value, layout.first(t));
   double sum = 0.0;
-  for (int64_t b = 0; b < rows; ++b) sum += At(value, layout.first(t) + b);
+  for (int64_t b = 0; b < rows; ++b) sum += values[b];
   return sum;
 }
 
 double TraceRecorder::LargestOf(const BatchLayout& layout, Value value, int64_t t) {
+  const double* const values = &At(value, layout.first(t));
   double largest = 0.0;
-  for (int64_t b = 0; b < layout.valid(t); ++b) {
-    largest = std::max(largest, At(value, layout.first(t) + b));
-  }
+  for (int64_t b = 0; b < layout.valid(t); ++b) largest = std::max(largest, values[b]);
   return largest;
 }
 
@@ -236,15 +212,8 @@ void TraceRecorder::FinishStates(const BatchLayout& layout, LayerTrace* trace) {
 
 void TraceRecorder::FinishShares(const BatchLayout& layout, LayerTrace* trace) const {
   int64_t saturated = 0;
-  std::array<int64_t, kGatesMax> closed{};
-  std::array<int64_t, kGatesMax> open{};
   for (int member = 0; member < members_max_; ++member) {
-    const Counts& counts = counts_[member];
-    saturated += Sum(counts.saturated);
-    for (size_t gate = 0; gate < kGatesMax; ++gate) {
-      closed[gate] += Sum(counts.closed[gate]);
-      open[gate] += Sum(counts.open[gate]);
-    }
+    saturated += SumOfLanes(saturated_[member].lanes);
   }
   const double total = static_cast<double>(layout.positions() * hidden_);
   const auto share = [total](int64_t count) { return static_cast<double>(count) / total; };
@@ -261,8 +230,8 @@ void TraceRecorder::FinishShares(const BatchLayout& layout, LayerTrace* trace) c
   trace->gates = CountedGates();
   for (int gate = 0; gate < trace->gates; ++gate) {
     const auto at = static_cast<size_t>(gate);
-    trace->gate_closed[at] = share(closed[at]);
-    trace->gate_open[at] = share(open[at]);
+    trace->gate_closed[at] = share(gate_sums_.Closed(gate));
+    trace->gate_open[at] = share(gate_sums_.Open(gate));
   }
 }
 
@@ -270,11 +239,12 @@ void TraceRecorder::FinishShares(const BatchLayout& layout, LayerTrace* trace) c
 void TraceRecorder::FinishGates(int64_t positions, LayerTrace* trace) {
   const auto is_nan = [](double rms) { return std::isnan(rms); };
   const bool broken = std::any_of(trace->hidden_rms.begin(), trace->hidden_rms.end(), is_nan);
+  const absl::Span<double> means(unit_work_.data(), static_cast<size_t>(hidden_));
   for (int gate = 0; gate < trace->gates; ++gate) {
+    gate_sums_.Means(gate, positions, means);
     double sum = 0.0;
     int64_t closed = 0;
-    for (int64_t i = 0; i < hidden_; ++i) {
-      const double mean = gate_means_.Mean(gate * hidden_ + i, positions);
+    for (const double mean : means) {
       sum += mean;
       closed += mean < kGateClosed ? 1 : 0;
     }
@@ -286,17 +256,18 @@ void TraceRecorder::FinishGates(int64_t positions, LayerTrace* trace) {
   if (HasKeepGate() && !broken) FinishTimeConstants(positions, trace);
 }
 
-// The gate that keeps the state comes second in both cells: f of i f g o, z of r z n.
+// The gate that keeps the state comes second in both cells: f of i f g o, z of r z n. The constant
+// grows with the mean, so the median of the constants is that of the median.
 void TraceRecorder::FinishTimeConstants(int64_t positions, LayerTrace* trace) {
-  double* const constants = unit_work_.data();
-  for (int64_t i = 0; i < hidden_; ++i) {
-    const double mean = gate_means_.Mean(hidden_ + i, positions);
-    constants[i] = mean < 1.0 ? -1.0 / std::log(mean) : std::numeric_limits<double>::infinity();
-  }
-  double* const middle = constants + hidden_ / 2;
-  std::nth_element(constants, middle, constants + hidden_);
-  trace->keep_time_constant = *middle;
-  trace->keep_time_constant_max = *std::max_element(middle, constants + hidden_);
+  const absl::Span<double> means(unit_work_.data(), static_cast<size_t>(hidden_));
+  gate_sums_.Means(1, positions, means);
+  const auto middle = means.begin() + hidden_ / 2;
+  std::nth_element(means.begin(), middle, means.end());
+  const auto constant = [](double mean) {
+    return mean < 1.0 ? -1.0 / std::log(mean) : std::numeric_limits<double>::infinity();
+  };
+  trace->keep_time_constant = constant(*middle);
+  trace->keep_time_constant_max = constant(*std::max_element(middle, means.end()));
 }
 
 double TraceRecorder::ActivationSlope(const BatchLayout& layout, const LayerTrace& trace) {
@@ -322,9 +293,9 @@ LayerTrace TraceRecorder::Finish(const BatchLayout& layout) {
   return trace;
 }
 
-template void TraceRecorder::RecordStates(int, int64_t, const float*, const float*, const float*,
+template void TraceRecorder::RecordStates(int, Range, const float*, const float*, const float*,
                                           const float*);
-template void TraceRecorder::RecordStates(int, int64_t, const double*, const double*, const double*,
+template void TraceRecorder::RecordStates(int, Range, const double*, const double*, const double*,
                                           const double*);
 template double TraceRecorder::Similarity(const float*, int64_t);
 template double TraceRecorder::Similarity(const double*, int64_t);

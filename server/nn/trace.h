@@ -4,11 +4,11 @@
 #include <array>
 #include <cstdint>
 
-#include "server/base/squares.h"
+#include "server/base/range.h"
 #include "server/nn/batch_layout.h"
 #include "server/nn/buffer.h"
+#include "server/nn/gate_sums.h"
 #include "server/nn/network.h"
-#include "server/nn/unit_means.h"
 
 namespace gradwatch::nn {
 
@@ -29,27 +29,25 @@ class TraceRecorder {
   Detail detail() const { return detail_; }
   void SetTruncation(int64_t truncation) { truncation_ = truncation; }
 
-  // What one position has just computed: `h`, `c`, `c_tanh` [H] (null without a cell state),
-  // `gates` [G*H].
+  // What positions [begin, end) have computed: `h`, `c`, `c_tanh` [N, H] (null without a cell
+  // state), `gates` [N, G*H].
   template <typename S>
-  void RecordStates(int member, int64_t position, const S* h, const S* c, const S* c_tanh,
+  void RecordStates(int member, Range positions, const S* h, const S* c, const S* c_tanh,
                     const S* gates);
 
   // Mean cosine over the pairs of `rows` rows [rows, H]; see LayerTrace::state_similarity.
   template <typename S>
   double Similarity(const S* states, int64_t rows);
 
-  // What a recorder holds for the means of gates, in bytes; saturates.
+  // What a recorder holds for units and gates, in bytes; saturates.
   static int64_t UnitBytesOf(Cell cell, int64_t hidden, int members);
 
-  // The carry that arrives at a position, and the whole adjoint there; c all zero where there is
-  // none.
-  void RecordCarry(int64_t position, const Squares& h, const Squares& c) {
-    At(kCarry, position) = h.Total() + c.Total();
-  }
-  void RecordAdjoint(int64_t position, const Squares& h, const Squares& c) {
-    At(kAdjointH, position) = h.Total();
-    At(kAdjointC, position) = c.Total();
+  // Of the carry that arrives at a position, and of the whole adjoint there, the sums of squares
+  // of h and c; c zero where there is none.
+  void RecordCarry(int64_t position, double h, double c) { At(kCarry, position) = h + c; }
+  void RecordAdjoint(int64_t position, double h, double c) {
+    At(kAdjointH, position) = h;
+    At(kAdjointC, position) = c;
   }
 
   // Finishes the batch, which `layout` describes. By one thread.
@@ -68,24 +66,20 @@ class TraceRecorder {
   };
   static_assert(kActivation + 1 == kTraceValues);
 
-  // What one member counted, in lanes that are summed at the end. As many as the widest vector has;
-  // a member writes to cache lines of its own.
-  struct Counts {
-    static constexpr int kLanes = 16;
-    using Lanes = std::array<int32_t, kLanes>;
-    alignas(64) Lanes saturated{};
-    std::array<Lanes, kGatesMax> closed{};
-    std::array<Lanes, kGatesMax> open{};
+  // How many values of a member's were saturated, in lanes that are summed at the end; as many as
+  // the widest vector has, in a cache line of its own. They do not overflow: a batch with 2^31
+  // states would take more than 8 GB.
+  struct alignas(64) Saturated {
+    std::array<int32_t, 16> lanes{};
   };
 
   double& At(Value value, int64_t position) { return values_[value * positions_max_ + position]; }
   double* Array(int index) { return arrays_.data() + index * time_steps_max_; }
   template <typename S>
-  void CountGates(Counts* counts, const S* h, const S* gates) const;
+  void RecordHidden(int member, int64_t position, const S* h);
   static int CountedGatesOf(Cell cell);
   int CountedGates() const { return CountedGatesOf(cell_); }
   bool HasKeepGate() const { return cell_ == Cell::kLstm || cell_ == Cell::kGru; }
-  bool IsCandidate(int gate) const;
   // Over the first `rows` rows of time step t, in order.
   double SumOf(const BatchLayout& layout, Value value, int64_t t, int64_t rows);
   double LargestOf(const BatchLayout& layout, Value value, int64_t t);
@@ -103,11 +97,11 @@ class TraceRecorder {
   const int64_t positions_max_;
   const int64_t time_steps_max_;
   const int members_max_;
-  Buffer<double> values_;     // [kTraceValues, positions]
-  Buffer<double> arrays_;     // [kTraceArrays, T]
-  Buffer<Counts> counts_;     // [members]
-  Buffer<uint8_t> alive_;     // [members, H]: the unit was above 0 somewhere.
-  UnitMeans gate_means_;      // [gates, H]
+  Buffer<double> values_;        // [kTraceValues, positions]
+  Buffer<double> arrays_;        // [kTraceArrays, T]
+  Buffer<Saturated> saturated_;  // [members]
+  Buffer<uint8_t> alive_;        // [members, H]: the unit was above 0 somewhere.
+  GateSums gate_sums_;
   Buffer<double> unit_work_;  // [H]
   Detail detail_ = Detail::kNone;
 };

@@ -9,6 +9,8 @@
 #include <type_traits>
 
 #include "server/base/check.h"
+#include "server/base/squares.h"
+#include "server/base/vector.h"
 
 namespace gradwatch::stats {
 namespace {
@@ -47,31 +49,19 @@ constexpr typename Format<S>::SignedBits kInfinityBits =
 // themselves, because that would change its order.
 template <typename S>
 void AddSquares(const S* values, int64_t n, double* squares) {
-  typedef S Four __attribute__((vector_size(4 * sizeof(S))));
-  typedef double FourDoubles __attribute__((vector_size(4 * sizeof(double))));
-  Four x0, x1, x2, x3;
-  FourDoubles sums[4];
-  std::memcpy(sums, squares, sizeof(sums));
-  FourDoubles sum0 = sums[0], sum1 = sums[1], sum2 = sums[2], sum3 = sums[3];
+  constexpr int kStep = static_cast<int>(kVectorSize<double>);
+  constexpr int kVectors = kLanes / kStep;
+  Vector<double> sums[kVectors];
+  for (int v = 0; v < kVectors; ++v) sums[v] = LoadVector(squares + v * kStep);
   int64_t i = 0;
   for (; i + kLanes <= n; i += kLanes) {
-    std::memcpy(&x0, values + i, sizeof(Four));
-    std::memcpy(&x1, values + i + 4, sizeof(Four));
-    std::memcpy(&x2, values + i + 8, sizeof(Four));
-    std::memcpy(&x3, values + i + 12, sizeof(Four));
-    const FourDoubles wide0 = __builtin_convertvector(x0, FourDoubles);
-    const FourDoubles wide1 = __builtin_convertvector(x1, FourDoubles);
-    const FourDoubles wide2 = __builtin_convertvector(x2, FourDoubles);
-    const FourDoubles wide3 = __builtin_convertvector(x3, FourDoubles);
-    sum0 += wide0 * wide0;
-    sum1 += wide1 * wide1;
-    sum2 += wide2 * wide2;
-    sum3 += wide3 * wide3;
+#pragma GCC unroll 8
+    for (int v = 0; v < kVectors; ++v) {
+      const Vector<double> wide = LoadWide(values + i + v * kStep);
+      sums[v] += wide * wide;
+    }
   }
-  std::memcpy(squares, &sum0, sizeof(sum0));
-  std::memcpy(squares + 4, &sum1, sizeof(sum1));
-  std::memcpy(squares + 8, &sum2, sizeof(sum2));
-  std::memcpy(squares + 12, &sum3, sizeof(sum3));
+  for (int v = 0; v < kVectors; ++v) StoreVector<double>(sums[v], squares + v * kStep);
   for (int64_t lane = 0; i < n; ++i, ++lane) {
     const double wide = static_cast<double>(values[i]);
     squares[lane] += wide * wide;
@@ -254,20 +244,20 @@ double CombineNorms(absl::Span<const double> norms) {
 }
 
 template <typename S>
-void AddGateSquares(absl::Span<const S> part, int64_t begin, int64_t gate_size, Squares* gates) {
+void AddGateSquares(absl::Span<const S> part, int64_t begin, int64_t gate_size, double* gates) {
   const auto size = static_cast<int64_t>(part.size());
   for (int64_t at = 0; at < size;) {
     const int64_t gate = (begin + at) / gate_size;
     const int64_t n = std::min(size - at, (gate + 1) * gate_size - (begin + at));
-    gradwatch::AddSquares(part.data() + at, n, &gates[gate]);
+    gates[gate] += SumOfSquares(part.data() + at, n);
     at += n;
   }
 }
 
 template GRADWATCH_ENGINE_API void AddGateSquares(absl::Span<const float>, int64_t, int64_t,
-                                                  Squares*);
+                                                  double*);
 template GRADWATCH_ENGINE_API void AddGateSquares(absl::Span<const double>, int64_t, int64_t,
-                                                  Squares*);
+                                                  double*);
 template GRADWATCH_ENGINE_API void SummarizeChunk(absl::Span<const float>, bool,
                                                   ChunkSummary<float>*);
 template GRADWATCH_ENGINE_API void SummarizeChunk(absl::Span<const double>, bool,

@@ -6,7 +6,6 @@
 
 #include "absl/types/span.h"
 #include "server/base/export.h"
-#include "server/base/squares.h"
 
 // What one pass over a tensor tells. Everything here reads its input once (in blocks that stay in
 // the first-level cache), allocates nothing, sums in double in an order that only depends on the
@@ -77,12 +76,12 @@ GRADWATCH_ENGINE_API double DifferenceNorm(absl::Span<const S> after, absl::Span
 // L2 norm over tensors whose own norms are given: the root of the sum of squares, in their order.
 GRADWATCH_ENGINE_API double CombineNorms(absl::Span<const double> norms);
 
-// A gated layer's tensor is made of one block of `gate_size` entries for each gate. Adds the
+// A gated layer's tensor is made of one block of `gate_size` entries for each gate. Adds the sum of
 // squares of a part of it, which begins at entry `begin` of the tensor, to those of the gates it
 // lies in.
 template <typename S>
 GRADWATCH_ENGINE_API void AddGateSquares(absl::Span<const S> part, int64_t begin, int64_t gate_size,
-                                         Squares* gates);
+                                         double* gates);
 
 }  // namespace gradwatch::stats
 

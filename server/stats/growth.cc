@@ -18,26 +18,54 @@ struct LayerGrowth {
   std::optional<int> underflow_at_lag;
 };
 
+// A sum of logarithms, of which few are taken: numbers are multiplied while the product is far from
+// the ends of a double's range.
+class LogSum {
+ public:
+  // Any number above zero.
+  void Add(double value) {
+    if (!Moderate(value)) {
+      sum_ += std::log(value);
+      return;
+    }
+    product_ *= value;
+    if (Moderate(product_)) return;
+    sum_ += std::log(product_);
+    product_ = 1.0;
+  }
+  double Total() const { return sum_ + std::log(product_); }
+
+ private:
+  static bool Moderate(double value) { return value > 1e-100 && value < 1e100; }
+
+  double sum_ = 0.0;
+  double product_ = 1.0;
+};
+
 LayerGrowth MeasureLayer(const LayerCarry& layer, int window) {
   const int time_steps = static_cast<int>(layer.state_gradient_norm.size());
   LayerGrowth growth;
-  double sum = 0.0;
+  LogSum logs;
   int pairs = 0;
+  int window_begin = (time_steps - 1) / window * window;
   for (int t = time_steps - 2; t >= 0; --t) {
-    if ((t + 1) % window == 0) continue;  // t + 1 begins a window: nothing is carried to t.
+    if (t + 1 == window_begin) {  // Nothing is carried to t.
+      window_begin -= window;
+      continue;
+    }
     const double whole = layer.state_gradient_norm[static_cast<size_t>(t + 1)];
     const double carry = layer.carry_norm[static_cast<size_t>(t)];
     if (!Measurable(whole)) continue;
     if (Measurable(carry)) {
-      sum += std::log(carry / whole);
+      logs.Add(carry / whole);
       ++pairs;
     } else if (std::abs(carry) < kNormFloor) {
-      const int window_end = std::min(time_steps - 1, (t / window + 1) * window - 1);
+      const int window_end = std::min(time_steps, window_begin + window) - 1;
       const int lag = window_end - t;
       growth.underflow_at_lag = std::min(lag, growth.underflow_at_lag.value_or(lag));
     }
   }
-  if (pairs > 0) growth.mean_log = sum / pairs;
+  if (pairs > 0) growth.mean_log = logs.Total() / pairs;
   return growth;
 }
 

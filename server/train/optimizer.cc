@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "server/base/range.h"
+#include "server/base/squares.h"
 #include "server/nn/packet.h"
 #include "server/stats/gradient_stats.h"
 
@@ -262,7 +263,7 @@ void Optimizer<S>::ApplyRule(const Rule& rule, const Update& update) {
 template <typename S>
 template <typename Rule>
 void Optimizer<S>::ApplyToChunk(const Rule& rule, const Update& update, Chunk* chunk) {
-  chunk->gradients = chunk->weights = chunk->changes = chunk->distances = Squares();
+  chunk->gradients = chunk->weights = chunk->changes = chunk->distances = 0.0;
   chunk->largest_weight = chunk->largest_state[0] = chunk->largest_state[1] = 0.0;
   Work<S> work;
   ForBlocks(chunk->begin, chunk->size, [&](int64_t begin, int64_t n) {
@@ -272,15 +273,15 @@ void Optimizer<S>::ApplyToChunk(const Rule& rule, const Update& update, Chunk* c
     const S* const gradients = update.gradients.data() + begin;
     ProposeBlock(rule, weights, gradients, state, update.factor, n, &work);
     if (update.measure_gradients) {
-      AddSquares(update.factor == 1.0 ? gradients : work.gradients, n, &chunk->gradients);
+      chunk->gradients += SumOfSquares(update.factor == 1.0 ? gradients : work.gradients, n);
     }
     if (update.measure_weights) {
-      AddSquares(weights, n, &chunk->weights);
-      AddSquaresOfDifference(work.weights, weights, n, change_scale_, &chunk->changes);
+      chunk->weights += SumOfSquares(weights, n);
+      chunk->changes += SumOfSquaredDifferences(work.weights, weights, n, change_scale_);
     }
     if (!update.first_weights.empty()) {
-      AddSquaresOfDifference<S>(work.weights, update.first_weights.data() + begin, n, 1.0,
-                                &chunk->distances);
+      chunk->distances +=
+          SumOfSquaredDifferences<S>(work.weights, update.first_weights.data() + begin, n, 1.0);
     }
     chunk->largest_weight = std::max(chunk->largest_weight, LargestMagnitude(work.weights, n));
     std::copy_n(work.weights, n, weights);
@@ -298,24 +299,27 @@ void Optimizer<S>::Finish(const Update& update, absl::Span<Norms> norms) {
   bounds.weights = bounds.state[0] = bounds.state[1] = 0.0;
   size_t next = 0;
   for (size_t p = 0; p < parameters_.size(); ++p) {
-    Squares gradients, weights, changes, distances;
+    double gradients = 0.0;
+    double weights = 0.0;
+    double changes = 0.0;
+    double distances = 0.0;
     for (; next < chunks_.size() && chunks_[next].parameter == p; ++next) {
       const Chunk& chunk = chunks_[next];
-      gradients.Add(chunk.gradients);
-      weights.Add(chunk.weights);
-      changes.Add(chunk.changes);
-      distances.Add(chunk.distances);
+      gradients += chunk.gradients;
+      weights += chunk.weights;
+      changes += chunk.changes;
+      distances += chunk.distances;
       bounds.weights = std::max(bounds.weights, chunk.largest_weight);
       for (int v = 0; v < 2; ++v) {
         bounds.state[v] = std::max(bounds.state[v], chunk.largest_state[v]);
       }
     }
     norms[p] = Norms();
-    if (update.measure_gradients) norms[p].gradient = std::sqrt(gradients.Total());
-    norms[p].distance = std::sqrt(distances.Total());
+    if (update.measure_gradients) norms[p].gradient = std::sqrt(gradients);
+    norms[p].distance = std::sqrt(distances);
     if (!update.measure_weights) continue;
-    norms[p].weight = std::sqrt(weights.Total());
-    norms[p].change = std::sqrt(changes.Total()) / change_scale_;
+    norms[p].weight = std::sqrt(weights);
+    norms[p].change = std::sqrt(changes) / change_scale_;
   }
   bounds_ = found_nonfinite_ ? Bounds() : bounds;
 }

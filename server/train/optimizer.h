@@ -7,7 +7,6 @@
 
 #include "absl/types/span.h"
 #include "gradwatch/v1/job.pb.h"
-#include "server/base/squares.h"
 #include "server/base/thread_team.h"
 #include "server/nn/buffer.h"
 #include "server/nn/network_config.h"
@@ -92,7 +91,10 @@ class Optimizer {
     int64_t begin = 0;
     int64_t size = 0;
     // What Apply found there.
-    Squares gradients{}, weights{}, changes{}, distances{};
+    double gradients = 0.0;  // Sums of squares, as the other three.
+    double weights = 0.0;
+    double changes = 0.0;
+    double distances = 0.0;
     double largest_weight = 0.0;
     double largest_state[2] = {};
   };

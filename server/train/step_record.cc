@@ -15,8 +15,9 @@ namespace {
 using FloatField = google::protobuf::RepeatedField<float>;
 
 void Assign(absl::Span<const double> values, FloatField* field) {
-  field->Clear();
-  for (const double value : values) field->Add(static_cast<float>(value));
+  field->Resize(static_cast<int>(values.size()), 0.0F);
+  std::transform(values.begin(), values.end(), field->begin(),
+                 [](double value) { return static_cast<float>(value); });
 }
 
 double Largest(absl::Span<const double> values, double floor) {

@@ -15,7 +15,6 @@
 #include "absl/strings/str_cat.h"
 #include "server/base/arithmetic_mode.h"
 #include "server/base/range.h"
-#include "server/base/squares.h"
 #include "server/base/status.h"
 #include "server/base/thread_team.h"
 #include "server/clip/policy.h"
@@ -100,10 +99,10 @@ class TrainerOf final : public Trainer {
   // A part of the gradients, and what is known of it.
   struct Chunk {
     absl::Span<const S> gradient;
-    int64_t offset = 0;     // In the flat buffer.
-    int64_t begin = 0;      // In its tensor.
-    int64_t gate_size = 0;  // As GateSizeOf.
-    std::array<Squares, nn::kGatesMax> gates;
+    int64_t offset = 0;                       // In the flat buffer.
+    int64_t begin = 0;                        // In its tensor.
+    int64_t gate_size = 0;                    // As GateSizeOf.
+    std::array<double, nn::kGatesMax> gates;  // Sums of squares.
   };
 
   bool basic() const { return job_.statistics_level() != v1::STATISTICS_LEVEL_OFF; }
@@ -397,9 +396,9 @@ template <typename S>
 void TrainerOf<S>::FillGateNorms(absl::Span<const Chunk> chunks, v1::TensorStats* message) const {
   if (chunks.empty() || chunks.front().gate_size == 0) return;
   for (int gate = 0; gate < nn::GatesOf(network_.config().cell); ++gate) {
-    Squares sum;
-    for (const Chunk& chunk : chunks) sum.Add(chunk.gates[static_cast<size_t>(gate)]);
-    message->add_gate_norms(std::sqrt(sum.Total()));
+    double sum = 0.0;
+    for (const Chunk& chunk : chunks) sum += chunk.gates[static_cast<size_t>(gate)];
+    message->add_gate_norms(std::sqrt(sum));
   }
 }
 
@@ -853,7 +852,7 @@ int64_t MemoryBytesOf(const v1::Job& job, const data::TaskShape& shape) {
                                     ThreadsUsefulOf(config, shape));
   // What statistics and optimizer note of each chunk of the weights.
   constexpr auto kChunkNoteBytes = static_cast<int64_t>(sizeof(stats::ChunkSummary<double>) +
-                                                        (5 + nn::kGatesMax) * sizeof(Squares));
+                                                        (16 + nn::kGatesMax) * sizeof(double));
   const int64_t chunks =
       nn::SaturatingMultiply(nn::ParameterCountOf(config) / stats::kChunk, kChunkNoteBytes);
   for (const int64_t part :

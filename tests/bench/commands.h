@@ -14,6 +14,9 @@ namespace gradwatch::bench {
 // Times training steps of a network; flags and JSON keys are those of pytorch_step.py.
 int RunStep(absl::Span<const std::string> args);
 
+// Tells what statistics cost of a step's CPU time.
+int RunCost(absl::Span<const std::string> args);
+
 // Measures what the CPU can do: multiply-adds from registers, and streams from each level of
 // memory.
 int RunPeak(absl::Span<const std::string> args);

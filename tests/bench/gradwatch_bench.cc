@@ -20,6 +20,7 @@ struct Command {
 
 constexpr Command kCommands[] = {
     {"step", "Training steps, as tests/bench/pytorch_step.py times PyTorch's", &RunStep},
+    {"cost", "What statistics cost of a step's CPU time", &RunCost},
     {"gemm", "The engine's matrix products beside Eigen's", &RunGemm},
     {"peak", "What this CPU can do at most: multiply-adds and memory", &RunPeak},
     {"publish", "What publishing a step costs the thread that trains", &RunPublish},

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstddef>
+#include <utility>
 #include <vector>
 
 namespace gradwatch::bench {
@@ -18,6 +19,23 @@ inline double QuantileOf(std::vector<double> values, double q) {
 }
 
 inline double MedianOf(const std::vector<double>& values) { return QuantileOf(values, 0.5); }
+
+// The narrowest pair of order statistics, equally far from both ends, between which the median of
+// the distribution lies with at least 95 %; the ends where there are fewer than six values.
+inline std::pair<double, double> MedianInterval95(std::vector<double> values) {
+  std::sort(values.begin(), values.end());
+  const size_t n = values.size();
+  // The chance that the median lies outside is twice the lower tail of a binomial distribution.
+  double term = std::pow(0.5, static_cast<double>(n));
+  double tail = term;
+  size_t cut = 0;
+  for (; 2 * (cut + 1) < n; ++cut) {
+    term *= static_cast<double>(n - cut) / static_cast<double>(cut + 1);
+    tail += term;
+    if (2.0 * tail > 0.05) break;
+  }
+  return {values[cut], values[n - 1 - cut]};
+}
 
 }  // namespace gradwatch::bench
 

@@ -1,6 +1,9 @@
 #include "server/base/squares.h"
 
+#include <algorithm>
 #include <cmath>
+#include <limits>
+#include <type_traits>
 #include <vector>
 
 #include "gtest/gtest.h"
@@ -25,20 +28,31 @@ TYPED_TEST_SUITE(SquaresTest, Scalars);
 // Sizes around a step and around a block. Sums of n positive terms are off by n epsilon at most.
 constexpr size_t kSizes[] = {0, 1, 15, 16, 17, 31, 63, 64, 65, 80, 127, 128, 200};
 
+// What a quick sum may be off by, of the sum.
+template <typename S>
+constexpr double kQuickError = std::is_same_v<S, float> ? 4e-7 : 1e-13;
+
+template <typename S>
+double SlowSumOfSquares(const std::vector<S>& values) {
+  double sum = 0.0;
+  for (const S value : values) sum += static_cast<double>(value) * static_cast<double>(value);
+  return sum;
+}
+
 TYPED_TEST(SquaresTest, SumsTheSquares) {
   for (const size_t n : kSizes) {
     const std::vector<TypeParam> values = Random<TypeParam>(n, 1);
-    double expected = 0.0;
-    for (const TypeParam value : values) expected += static_cast<double>(value) * value;
+    const double expected = SlowSumOfSquares(values);
 
-    Squares sum;
-    AddSquares(values.data(), static_cast<int64_t>(n), &sum);
+    const double sum = SumOfSquares(values.data(), static_cast<int64_t>(n));
+    const double quick = QuickSumOfSquares(values.data(), static_cast<int64_t>(n));
 
-    EXPECT_NEAR(sum.Total(), expected, 1e-15 * static_cast<double>(n + 1) * expected) << n;
+    EXPECT_NEAR(sum, expected, 1e-15 * static_cast<double>(n + 1) * expected) << n;
+    EXPECT_NEAR(quick, expected, kQuickError<TypeParam> * expected) << n;
   }
 }
 
-TYPED_TEST(SquaresTest, SumsTheSquaresOfScaledDifferences) {
+TYPED_TEST(SquaresTest, SumsTheSquaresOfDifferences) {
   for (const size_t n : kSizes) {
     const std::vector<TypeParam> a = Random<TypeParam>(n, 1);
     const std::vector<TypeParam> b = Random<TypeParam>(n, 2);
@@ -48,11 +62,34 @@ TYPED_TEST(SquaresTest, SumsTheSquaresOfScaledDifferences) {
       expected += 0.25 * difference * difference;
     }
 
-    Squares sum;
-    AddSquaresOfDifference(a.data(), b.data(), static_cast<int64_t>(n), 0.5, &sum);
+    const double sum = SumOfSquaredDifferences(a.data(), b.data(), static_cast<int64_t>(n), 0.5);
 
-    EXPECT_NEAR(sum.Total(), expected, 1e-15 * static_cast<double>(n + 1) * expected) << n;
+    EXPECT_NEAR(sum, expected, 1e-15 * static_cast<double>(n + 1) * expected) << n;
   }
+}
+
+// Floats whose squares leave a float's range, or would lose digits at its lower end.
+TEST(QuickSumOfSquares, HoldsOverTheWholeRangeOfFloats) {
+  for (const float scale :
+       {1e-37F, 1e-30F, 1e-19F, 1e-17F, 1e-15F, 1e-14F, 1e12F, 1e15F, 1e19F, 1e37F}) {
+    for (const size_t n : kSizes) {
+      std::vector<float> values = Random<float>(n, 3);
+      for (float& value : values) value *= scale;
+      const double expected = SlowSumOfSquares(values);
+      const auto size = static_cast<int64_t>(n);
+
+      EXPECT_NEAR(QuickSumOfSquares(values.data(), size), expected, 4e-7 * expected)
+          << scale << " " << n;
+    }
+  }
+}
+
+TEST(QuickSumOfSquares, KeepsWhatIsNotFinite) {
+  std::vector<float> values(100, 1.0F);
+  values[70] = std::numeric_limits<float>::quiet_NaN();
+  EXPECT_TRUE(std::isnan(QuickSumOfSquares(values.data(), 100)));
+  values[70] = std::numeric_limits<float>::infinity();
+  EXPECT_TRUE(std::isinf(QuickSumOfSquares(values.data(), 100)));
 }
 
 TYPED_TEST(SquaresTest, MultipliesVectors) {
@@ -79,17 +116,17 @@ TYPED_TEST(SquaresTest, MultipliesVectors) {
 
 TYPED_TEST(SquaresTest, GivesTheSameBitsBlockByBlock) {
   const std::vector<TypeParam> values = Random<TypeParam>(200, 1);
-  Squares whole;
-  AddSquares(values.data(), 200, &whole);
-  Squares together;
+  double sum = 0.0;
+  double quick = 0.0;
 
   for (int64_t i = 0; i < 200; i += kSquaresBlock) {
-    Squares block;
-    AddSquares(values.data() + i, std::min<int64_t>(kSquaresBlock, 200 - i), &block);
-    together.Add(block);
+    const int64_t size = std::min<int64_t>(kSquaresBlock, 200 - i);
+    sum += SumOfSquares(values.data() + i, size);
+    quick += QuickSumOfSquares(values.data() + i, size);
   }
 
-  EXPECT_EQ(together.Total(), whole.Total());
+  EXPECT_EQ(sum, SumOfSquares(values.data(), 200));
+  EXPECT_EQ(quick, QuickSumOfSquares(values.data(), 200));
 }
 
 }  // namespace

@@ -13,7 +13,7 @@
 namespace gradwatch::nn {
 namespace {
 
-constexpr double kGateError = 2e-6;  // See UnitMeans.
+constexpr double kGateError = 2e-6;  // See GateSums.
 
 NetworkConfig ConfigWith(Cell cell, int layers, int64_t hidden) {
   NetworkConfig config;
