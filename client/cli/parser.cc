@@ -276,6 +276,34 @@ absl::Status UnknownWord(const std::string& word, const Node* node,
   return Misunderstood(absl::StrCat("there is no flag ", flag, DidYouMean(flag, names)), path);
 }
 
+// The flag among `flags` that `argument` is; null for none.
+const Flag* FlagNamed(absl::string_view argument, const std::vector<const Flag*>& flags) {
+  for (const Flag* flag : flags) {
+    if (IsPositional(*flag)) continue;
+    for (const absl::string_view name : absl::StrSplit(flag->names, ',')) {
+      if (name == argument) return flag;
+    }
+  }
+  return nullptr;
+}
+
+// The first flag that stands without its value: at the end, or before another flag, which the
+// library would take for the value. Empty for none.
+std::string FlagWithoutValue(const std::vector<std::string>& arguments,
+                             const std::vector<const Flag*>& flags) {
+  for (size_t i = 0; i < arguments.size() && arguments[i] != "--"; ++i) {
+    const Flag* const flag = FlagNamed(arguments[i], flags);
+    if (flag == nullptr || flag->value.empty()) continue;
+    const bool last = i + 1 == arguments.size();
+    if (last || FlagNamed(arguments[i + 1], flags) != nullptr) {
+      return absl::StrCat(arguments[i], " needs a value, ", flag->value,
+                          last ? "" : absl::StrCat(", before ", arguments[i + 1]));
+    }
+    ++i;
+  }
+  return "";
+}
+
 }  // namespace
 
 absl::StatusOr<Parsed> ParseCommandLine(const std::vector<std::string>& arguments,
@@ -300,8 +328,12 @@ absl::StatusOr<Parsed> ParseCommandLine(const std::vector<std::string>& argument
     error = problem.what();
   }
   const Node* chosen = nullptr;  // The innermost command that was named.
+  std::vector<const Flag*> flags;
+  for (const Flag& flag : global_flags) flags.push_back(&flag);
   for (const Node& node : nodes) {
-    if (node.app->parsed()) chosen = &node;
+    if (!node.app->parsed()) continue;
+    chosen = &node;
+    for (const Flag& flag : node.command->flags) flags.push_back(&flag);
   }
   const std::string path = chosen == nullptr ? "" : chosen->path;
   if (app.count("--help") > 0 || (chosen != nullptr && chosen->app->count("--help") > 0)) {
@@ -309,6 +341,9 @@ absl::StatusOr<Parsed> ParseCommandLine(const std::vector<std::string>& argument
                   chosen == nullptr ? help.OfProgram() : help.OfCommand(*chosen->command, path)};
   }
   if (app.count("--version") > 0) return Parsed{nullptr, "", VersionLine()};
+  if (const std::string missing = FlagWithoutValue(arguments, flags); !missing.empty()) {
+    return Misunderstood(missing, path);
+  }
   const std::vector<std::string> unknown = app.remaining(true);
   if (!unknown.empty()) return UnknownWord(unknown.front(), chosen, commands, global_flags);
   if (!error.empty()) return Misunderstood(error, path);

@@ -124,6 +124,16 @@ TEST_F(AppTest, RefusesWrongUsage) {
   EXPECT_EQ(out_.str(), "");
 }
 
+TEST_F(AppTest, NamesAFlagWithoutItsValue) {
+  EXPECT_EQ(RunWith({"submit", "--compare-steps", "--id", "x"}), 2);
+  EXPECT_THAT(err_.str(), HasSubstr("--compare-steps needs a value, true|false, before --id\n"));
+  EXPECT_EQ(RunWith({"list", "--timeout"}), 2);
+  EXPECT_THAT(err_.str(), HasSubstr("--timeout needs a value, TIME\n"));
+  EXPECT_EQ(RunWith({"list", "--state", "-q"}), 2);
+  EXPECT_THAT(err_.str(), HasSubstr("--state needs a value, "));
+  EXPECT_EQ(out_.str(), "");
+}
+
 TEST_F(AppTest, NamesAServerThatDoesNotAnswer) {
   server_.Start();
   const std::string address = server_.address();
