@@ -315,7 +315,7 @@ Detail LastStepProbe(const RunFacts& facts) {
     lags = std::max({lags, newest.profile.size(), newest.state_profile.size()});
   }
   detail.caption += states ? ", and dashed the gradient of the whole loss at the state, to which "
-                             "the loss of every time step adds."
+                             "every time step with a loss adds."
                            : ".";
   detail.caption += decay + more;
   for (size_t i = 0; i < detail.chart.curves.size(); ++i) {

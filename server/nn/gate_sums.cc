@@ -1,7 +1,10 @@
 #include "server/nn/gate_sums.h"
 
 #include <algorithm>
+#include <bit>
 #include <cstring>
+#include <limits>
+#include <type_traits>
 
 #include "server/base/check.h"
 #include "server/base/vector.h"
@@ -13,15 +16,52 @@ namespace {
 
 constexpr int64_t kLanesMax = 16;
 
-template <typename S>
-using Counters = typename CountersOf<S>::Type;
-
-// In multiples of 2^-fraction_bits, rounded.
+// A magnitude of at most 1 plus this has, in its lowest bits, the magnitude in multiples of
+// 2^-GateSums::kFractionBits.
 template <typename S, int fraction_bits>
-inline Counters<S> Whole(const Vector<S>& magnitudes) {
-  // The order of the two keeps NaN out.
-  const Vector<S> inside = packet::pmin(Constant<S>(1.0), Packet<S>(magnitudes));
-  return __builtin_convertvector(inside * S(1 << fraction_bits) + S(0.5), Counters<S>);
+constexpr S kShift = S(uint64_t{1} << (std::numeric_limits<S>::digits - 1 - fraction_bits));
+
+template <typename S>
+using Bits = std::conditional_t<std::is_same_v<S, float>, uint32_t, uint64_t>;
+template <typename S>
+using BitVector __attribute__((vector_size(kVectorBytes))) = Bits<S>;
+
+// How many magnitudes were closed and open, in lanes as wide as S.
+template <typename S>
+struct Ends {
+  BitVector<S> closed = {};
+  BitVector<S> open = {};
+};
+
+// Adds some columns of vectors, each over all positions: load(p, column) gives one of them. Adds
+// each unit's magnitudes to `sums`.
+template <typename S, int fraction_bits, int columns, typename Load>
+inline void AddColumns(int64_t positions, Load load, Ends<S>* ends, int32_t* sums) {
+  constexpr S kClosed = static_cast<S>(kGateClosed);
+  constexpr S kOpen = static_cast<S>(kGateOpen);
+  constexpr S kTo = kShift<S, fraction_bits>;
+  Ends<S> found = *ends;
+  BitVector<S> bits[columns] = {};
+  for (int64_t p = 0; p < positions; ++p) {
+#pragma GCC unroll 4
+    for (int column = 0; column < columns; ++column) {
+      const Vector<S> magnitudes = packet::pabs(Packet<S>(load(p, column)));
+      // A comparison that holds is -1.
+      found.closed -= std::bit_cast<BitVector<S>>(magnitudes < kClosed);
+      found.open -= std::bit_cast<BitVector<S>>(magnitudes > kOpen);
+      bits[column] += std::bit_cast<BitVector<S>>(magnitudes + kTo);
+    }
+  }
+  *ends = found;
+  const Bits<S> of_shift = static_cast<Bits<S>>(positions) * std::bit_cast<Bits<S>>(kTo);
+  for (int column = 0; column < columns; ++column) {
+    using Counters = typename CountersOf<S>::Type;
+    int32_t* const to = sums + column * kVectorSize<S>;
+    Counters sum;
+    std::memcpy(&sum, to, sizeof(sum));
+    sum += __builtin_convertvector(bits[column] - of_shift, Counters);
+    std::memcpy(to, &sum, sizeof(sum));
+  }
 }
 
 }  // namespace
@@ -54,32 +94,32 @@ template <typename S>
 void GateSums::AddGate(Counts* counts, int gate, int32_t* sums, const S* values, int64_t stride,
                        int64_t positions) const {
   constexpr int64_t kLanes = kVectorSize<S>;
-  constexpr S kClosed = static_cast<S>(kGateClosed);
-  constexpr S kOpen = static_cast<S>(kGateOpen);
-  // Comparisons that hold are -1, in lanes as wide as S.
-  decltype(Vector<S>{} < Vector<S>{}) closed = {};
-  decltype(closed) open = {};
-  const auto add = [&](const Vector<S>& of, int32_t* to) {
-    const Vector<S> magnitudes = packet::pabs(Packet<S>(of));
-    closed -= magnitudes < kClosed;
-    open -= magnitudes > kOpen;
-    Counters<S> sum;
-    std::memcpy(&sum, to, sizeof(sum));
-    sum += Whole<S, kFractionBits>(magnitudes);
-    std::memcpy(to, &sum, sizeof(sum));
+  constexpr int kColumns = static_cast<int>(64 / kVectorBytes);  // A cache line is read at once.
+  const auto load = [&values, stride](int64_t p, int column) {
+    return LoadVector(values + p * stride + column * kLanes);
   };
-  const int64_t whole = units_ / kLanes * kLanes;
-  S rest[kLanes];
-  std::fill_n(rest, kLanes, S(0.5));  // Neither closed nor open.
-  for (int64_t p = 0; p < positions; ++p, values += stride) {
-    for (int64_t i = 0; i < whole; i += kLanes) add(LoadVector(values + i), sums + i);
-    if (whole == units_) continue;
-    std::copy(values + whole, values + units_, rest);
-    add(LoadVector(rest), sums + whole);
+  Ends<S> ends;
+  int64_t i = 0;
+  for (; i + kColumns * kLanes <= units_; i += kColumns * kLanes) {
+    AddColumns<S, kFractionBits, kColumns>(positions, load, &ends, sums + i);
+    values += kColumns * kLanes;
+  }
+  for (; i + kLanes <= units_; i += kLanes, values += kLanes) {
+    AddColumns<S, kFractionBits, 1>(positions, load, &ends, sums + i);
+  }
+  if (i < units_) {
+    const auto load_rest = [values, stride, count = units_ - i](int64_t p, int) {
+      S rest[kLanes];
+      std::fill_n(rest, kLanes, S(0.5));  // Neither closed nor open.
+      std::copy_n(values + p * stride, count, rest);
+      return LoadVector(rest);
+    };
+    AddColumns<S, kFractionBits, 1>(positions, load_rest, &ends, sums + i);
   }
   const auto at = static_cast<size_t>(gate);
-  AddLanes(__builtin_convertvector(closed, Counters<S>), &counts->closed[at]);
-  AddLanes(__builtin_convertvector(open, Counters<S>), &counts->open[at]);
+  using Counters = typename CountersOf<S>::Type;
+  AddLanes(__builtin_convertvector(ends.closed, Counters), &counts->closed[at]);
+  AddLanes(__builtin_convertvector(ends.open, Counters), &counts->open[at]);
 }
 
 template <typename S>

@@ -17,8 +17,8 @@ constexpr double kGateOpen = 0.95;
 // How far the gates of a layer are open, over many positions, which several threads bring in any
 // order: how many values are near the ends of their range, and each unit's mean magnitude. Sums are
 // of whole numbers, of magnitudes in multiples of 2^-18, so neither order nor threads change a bit;
-// a mean is off by 2e-6 at most. Magnitudes above 1 and NaN count as 1 in a mean; NaN is neither
-// closed nor open. Allocates only in its constructor.
+// a mean is off by 2e-6 at most. Magnitudes are at most 1, as those of gates are; a NaN makes its
+// unit's mean meaningless and is neither closed nor open. Allocates only in its constructor.
 class GateSums {
  public:
   // For positions of `gates` (at most kGatesMax) x `units` values.
