@@ -161,9 +161,9 @@ void FillLadder(v1::ResponseLadder* ladder) {
   if (!ladder->has_rate_restore_steps()) ladder->set_rate_restore_steps(200);
   if (!ladder->has_rollbacks_max()) ladder->set_rollbacks_max(3);
   if (!ladder->has_batches_skipped()) ladder->set_batches_skipped(50);
-  if (!ladder->has_checkpoint_every_steps()) ladder->set_checkpoint_every_steps(100);
-  if (!ladder->has_checkpoints()) ladder->set_checkpoints(2);
-  if (!ladder->has_calm_steps()) ladder->set_calm_steps(20);
+  if (!ladder->has_checkpoint_every_steps()) ladder->set_checkpoint_every_steps(20);
+  if (!ladder->has_checkpoints()) ladder->set_checkpoints(3);
+  if (!ladder->has_calm_steps()) ladder->set_calm_steps(10);
 }
 
 void FillFaults(v1::FaultInjection* fault) {

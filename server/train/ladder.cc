@@ -1,6 +1,7 @@
 #include "server/train/ladder.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "absl/strings/str_format.h"
 
@@ -59,6 +60,7 @@ Ladder::Action Ladder::Bad(bool rate_can_fall, bool has_checkpoint) {
   if (!in_episode_) {
     in_episode_ = true;
     rate_was_lowered_ = went_back_ = false;
+    rate_before_episode_.reset();
     tolerated_ = 0;
   }
   good_in_a_row_ = 0;
@@ -80,6 +82,21 @@ Ladder::Action Ladder::Bad(bool rate_can_fall, bool has_checkpoint) {
   return Action::kStop;
 }
 
+void Ladder::NoteRate(double before) {
+  if (!rate_before_.has_value()) rate_before_ = before;
+  rate_before_episode_ = before;
+}
+
+void Ladder::ForgetRate() {
+  rate_before_.reset();
+  rate_before_episode_.reset();
+}
+
+std::optional<double> Ladder::TakeBackRate() {
+  if (rate_before_ == rate_before_episode_) rate_before_.reset();
+  return std::exchange(rate_before_episode_, std::nullopt);
+}
+
 std::optional<double> Ladder::RateDue() const {
   const bool due = spec_.rate_restore_steps() > 0 && good_in_a_row_ >= spec_.rate_restore_steps();
   return due ? rate_before_ : std::nullopt;
@@ -96,6 +113,7 @@ void Ladder::SaveState(stats::StateWriter* writer) const {
   estimates_.norms.SaveState(writer);
   SaveOptional(first_loss_, writer);
   SaveOptional(rate_before_, writer);
+  SaveOptional(rate_before_episode_, writer);
   for (const int64_t value : {good_in_a_row_, int64_t{in_episode_}, int64_t{rate_was_lowered_},
                               int64_t{went_back_}, tolerated_, rate_cuts_, rollbacks_}) {
     writer->Int(value);
@@ -107,6 +125,7 @@ void Ladder::LoadState(stats::StateReader* reader) {
   estimates_.norms.LoadState(reader);
   first_loss_ = LoadOptional(reader);
   rate_before_ = LoadOptional(reader);
+  rate_before_episode_ = LoadOptional(reader);
   good_in_a_row_ = reader->Int();
   in_episode_ = reader->Int() != 0;
   rate_was_lowered_ = reader->Int() != 0;

@@ -52,11 +52,12 @@ class GRADWATCH_ENGINE_API Ladder {
 
   // The rate before it was lowered; after so many good steps it is due again. None: nothing was
   // lowered, or ForgetRate was called since.
-  void NoteRate(double before) {
-    if (!rate_before_.has_value()) rate_before_ = before;
-  }
-  void ForgetRate() { rate_before_.reset(); }
+  void NoteRate(double before);
+  void ForgetRate();
   std::optional<double> RateDue() const;
+  // Lowering it in this episode was wrong: the rate before, none when it was not lowered, or when
+  // ForgetRate was called since. It is forgotten; what earlier episodes lowered stays due.
+  std::optional<double> TakeBackRate();
 
   // Going back brings back what was normal then.
   const Estimates& estimates() const { return estimates_; }
@@ -77,7 +78,8 @@ class GRADWATCH_ENGINE_API Ladder {
   bool in_episode_ = false;
   bool rate_was_lowered_ = false;
   bool went_back_ = false;
-  int64_t tolerated_ = 0;  // Bad steps on the present rung.
+  std::optional<double> rate_before_episode_;  // When the episode lowered it.
+  int64_t tolerated_ = 0;                      // Bad steps on the present rung.
   // Of the job.
   int64_t rate_cuts_ = 0;
   int64_t rollbacks_ = 0;

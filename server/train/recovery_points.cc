@@ -52,8 +52,9 @@ bool LoadPoint(stats::StateReader* reader, typename RecoveryPoints<S>::Point* po
 }  // namespace
 
 template <typename S>
-RecoveryPoints<S>::RecoveryPoints(int kept_max, int64_t weights, int64_t optimizer_state)
-    : points_(static_cast<size_t>(kept_max) + 1) {
+RecoveryPoints<S>::RecoveryPoints(int kept_max, int64_t apart, int64_t weights,
+                                  int64_t optimizer_state)
+    : apart_(apart), points_(static_cast<size_t>(kept_max) + 1) {
   for (Point& point : points_) {
     point.weights = nn::Buffer<S>(weights);
     point.optimizer_state = nn::Buffer<S>(optimizer_state);
@@ -76,12 +77,22 @@ void RecoveryPoints<S>::NoteGood(int64_t needed) {
 }
 
 template <typename S>
-void RecoveryPoints<S>::Prove() {
+bool RecoveryPoints<S>::NewestIsTooNear() const {
+  return kept_ > 1 && newest().step - next(true).step < apart_;
+}
+
+template <typename S>
+void RecoveryPoints<S>::MakeRoom() {
   if (kept_ + 1 < static_cast<int>(points_.size())) {
     ++kept_;
   } else {
     std::rotate(points_.begin(), points_.begin() + 1, points_.begin() + kept_);
   }
+}
+
+template <typename S>
+void RecoveryPoints<S>::Prove() {
+  if (!NewestIsTooNear()) MakeRoom();
   std::swap(points_[static_cast<size_t>(kept_ - 1)], points_.back());
   good_since_ = -1;
 }

@@ -13,8 +13,10 @@
 namespace gradwatch::train {
 
 // The checkpoints in memory that a ladder goes back to: some that were proven good, and one
-// candidate that still has to be. Buffers are taken by the constructor and exchanged, never copied
-// among each other. Threads: one at a time.
+// candidate that still has to be. The newest good one is there to lose little by going back; those
+// before it are `apart` steps or more from each other, in case that the newest was spoilt without
+// anybody noticing. Buffers are taken by the constructor and exchanged, never copied among each
+// other. Threads: one at a time.
 template <typename S>
 class RecoveryPoints {
  public:
@@ -27,14 +29,17 @@ class RecoveryPoints {
     Ladder::Estimates estimates;
   };
 
-  RecoveryPoints(int kept_max, int64_t weights, int64_t optimizer_state);
+  // kept_max, apart >= 1; the others are sizes.
+  RecoveryPoints(int kept_max, int64_t apart, int64_t weights, int64_t optimizer_state);
 
   // Starts a candidate and returns it for the caller to fill, but not its buffers: those are copied
   // from here. False, and there is none, when a number is NaN or infinite.
   bool Propose(absl::Span<const S> weights, absl::Span<const S> optimizer_state);
   bool has_candidate() const { return good_since_ >= 0; }
   Point& candidate() { return points_.back(); }
-  // The candidate is good: at once, or once `needed` good steps followed it. The oldest makes room.
+  // The candidate is good: at once, or once `needed` good steps followed it. It takes the place of
+  // the newest when that is too near to the one before it; else, when all are in use, of the
+  // oldest.
   void Prove();
   void NoteGood(int64_t needed);
   void DropCandidate() { good_since_ = -1; }
@@ -55,6 +60,11 @@ class RecoveryPoints {
   bool LoadState(stats::StateReader* reader);
 
  private:
+  bool NewestIsTooNear() const;
+  // Makes what is no longer needed the newest: an unused one, or the oldest.
+  void MakeRoom();
+
+  const int64_t apart_;
   // Good ones, oldest first; then unused ones; the last is the candidate.
   std::vector<Point> points_;
   int kept_ = 0;

@@ -17,6 +17,7 @@
 #include "server/base/range.h"
 #include "server/base/status.h"
 #include "server/base/thread_team.h"
+#include "server/clip/norm.h"
 #include "server/clip/policy.h"
 #include "server/clip/shadow_clips.h"
 #include "server/data/source.h"
@@ -46,6 +47,9 @@ namespace {
 constexpr int64_t kFixedBytes = 64 << 10;
 
 constexpr int64_t kStatisticsStateVersion = 3;
+
+// A ladder's older checkpoints are so many times its checkpoint_every_steps apart.
+constexpr int64_t kNearCheckpoints = 4;
 
 // Never more than the machine has.
 int ThreadsUsefulOf(const nn::NetworkConfig& config, const data::TaskShape& shape) {
@@ -146,7 +150,8 @@ class TrainerOf final : public Trainer {
   v1::Intervention* AddAction(v1::Intervention::Kind kind, const std::string& cause,
                               v1::StepStats* stats) const;
   void SetRate(double rate, v1::Intervention* action);
-  void RollBack(v1::Intervention* action);
+  void RollBack(const std::string& cause, v1::StepStats* stats);
+  bool BatchIsBad();
 
   absl::Span<const S> Part(absl::Span<const S> flat, size_t parameter) const;
   int64_t GateSizeOf(const nn::Parameter& parameter) const;
@@ -244,7 +249,9 @@ TrainerOf<S>::TrainerOf(const v1::Job& job, std::unique_ptr<data::Source> source
   }
   if (job.has_ladder()) {
     ladder_.emplace(job.ladder());
-    points_.emplace(job.ladder().checkpoints(), static_cast<int64_t>(network_.weights().size()),
+    points_.emplace(job.ladder().checkpoints(),
+                    kNearCheckpoints * job.ladder().checkpoint_every_steps(),
+                    static_cast<int64_t>(network_.weights().size()),
                     static_cast<int64_t>(optimizer_.state().size()));
   }
 }
@@ -611,7 +618,7 @@ void TrainerOf<S>::Respond(const std::string& outlier, v1::StepStats* stats) {
       return SetRate(lowered, AddAction(v1::Intervention::KIND_LOWER_RATE, cause, stats));
     case Ladder::Action::kRollBack:
       if (went_back) points_->DropNewest();
-      return RollBack(AddAction(v1::Intervention::KIND_ROLL_BACK, cause, stats));
+      return RollBack(cause, stats);
     case Ladder::Action::kStop:
       AddAction(v1::Intervention::KIND_STOP,
                 absl::StrCat("the ladder came to its end at step ", step_, ": ", cause), stats);
@@ -655,9 +662,19 @@ void TrainerOf<S>::SetRate(double rate, v1::Intervention* action) {
   job_.mutable_optimizer()->set_learning_rate(rate);
 }
 
-// Batches are left out by reading them. The state that is carried belongs to other data now.
+// Whether the step's batch is bad for the weights that are in place now.
 template <typename S>
-void TrainerOf<S>::RollBack(v1::Intervention* action) {
+bool TrainerOf<S>::BatchIsBad() {
+  const double loss = network_.ForwardBackward(batch_);
+  const double norm = clip::NormOf<S>(clip::Norm::kL2, network_.gradients());
+  return !std::isfinite(loss) || !std::isfinite(norm) || !ladder_->WhatIsBad(loss, norm).empty();
+}
+
+// Batches are left out by reading them. The state that is carried belongs to other data now.
+// A batch that is just as bad for weights that were good says nothing against the rate.
+template <typename S>
+void TrainerOf<S>::RollBack(const std::string& cause, v1::StepStats* stats) {
+  v1::Intervention* const action = AddAction(v1::Intervention::KIND_ROLL_BACK, cause, stats);
   const typename RecoveryPoints<S>::Point& point = points_->newest();
   std::copy_n(point.weights.data(), point.weights.size(), network_.weights().data());
   std::copy_n(point.optimizer_state.data(), point.optimizer_state.size(),
@@ -669,11 +686,19 @@ void TrainerOf<S>::RollBack(v1::Intervention* action) {
   chain_->LoadStates(point.clip_states).IgnoreError();
   ladder_->Restore(point.estimates);
   network_.ResetState();
+  const bool batch_is_bad = BatchIsBad();
+  network_.ResetState();
   if (comparison_.has_value()) comparison_->Forget();
   const int64_t left_out = ladder_->spec().batches_skipped();
   for (int64_t i = 0; i < left_out; ++i) source_->NextBatch(&batch_);
   action->set_restored_step(point.step);
   action->set_batches_skipped(left_out);
+  if (!batch_is_bad) return;
+  const std::optional<double> rate = ladder_->TakeBackRate();
+  if (!rate.has_value()) return;
+  const std::string reason = absl::StrCat("the batch is as bad for the weights of step ",
+                                          point.step, ": the rate is not to blame");
+  SetRate(*rate, AddAction(v1::Intervention::KIND_RESTORE_RATE, reason, stats));
 }
 
 template <typename S>

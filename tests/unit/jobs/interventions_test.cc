@@ -530,11 +530,12 @@ TEST_P(ReplayTest, EveryActionOfTheLadderIsListedAndSeen) {
   EXPECT_GE(counts[Intervention::KIND_SKIP], 1);
   EXPECT_EQ(counts[Intervention::KIND_LOWER_RATE], 1);
   EXPECT_GE(counts[Intervention::KIND_ROLL_BACK], 1);
+  EXPECT_EQ(counts[Intervention::KIND_RESTORE_RATE], 1);  // The data were to blame.
   EXPECT_EQ(manager_->Snapshots()[0].interventions_total, counts);
   const Job job = *manager_->Get("jobs/a");
   EXPECT_EQ(job.state(), Job::STATE_SUCCEEDED);
   EXPECT_EQ(job.interventions(), listed->interventions_size());
-  EXPECT_EQ(job.optimizer().learning_rate(), 0.001);
+  EXPECT_EQ(job.optimizer().learning_rate(), 0.002);
 }
 
 INSTANTIATE_TEST_SUITE_P(Seeds, ReplayTest, testing::Range(1u, 7u));
