@@ -109,7 +109,7 @@ void RunRounds(const Flags& flags, std::vector<Level>* levels) {
 
 void Print(const Flags& flags, const Shape& shape, const Level& level) {
   const auto percent = [](double quotient) { return 100.0 * (quotient - 1.0); };
-  const auto [low, high] = MedianInterval95(level.quotients);
+  const auto [low, high] = *MedianIntervalOf(level.quotients);
   const double cost = percent(MedianOf(level.quotients));
   if (flags.json) {
     const nlohmann::ordered_json line = {{"engine", nn::EngineLevel()}, {"cell", flags.cell},
@@ -158,7 +158,7 @@ int RunCost(absl::Span<const std::string> args) {
   app.add_option("--levels", flags.levels, "Levels, a comma list");
   app.add_option("--threads", flags.threads, "Threads of each trainer, as far as it can use them")
       ->check(CLI::Range(1, 1024));
-  app.add_option("--rounds", flags.rounds, "Rounds")->check(CLI::Range(1, 100'000));
+  app.add_option("--rounds", flags.rounds, "Rounds")->check(CLI::Range(6, 100'000));
   app.add_option("--slice-ms", flags.slice_ms, "A turn lasts at least so long, and one step")
       ->check(CLI::NonNegativeNumber);
   app.add_flag("--json", flags.json, "One JSON object per line instead of text");

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstddef>
+#include <optional>
 #include <utility>
 #include <vector>
 
@@ -20,21 +21,22 @@ inline double QuantileOf(std::vector<double> values, double q) {
 
 inline double MedianOf(const std::vector<double>& values) { return QuantileOf(values, 0.5); }
 
-// The narrowest pair of order statistics, equally far from both ends, between which the median of
-// the distribution lies with at least 95 %; the ends where there are fewer than six values.
-inline std::pair<double, double> MedianInterval95(std::vector<double> values) {
-  std::sort(values.begin(), values.end());
+// An interval that holds the median of what `values` were drawn from with a chance of 95 % or more,
+// whatever the distribution: from the k-th smallest to the k-th largest, where fewer than k of n
+// tosses of a coin show heads with a chance of 2.5 % at most. None below 6 values.
+inline std::optional<std::pair<double, double>> MedianIntervalOf(std::vector<double> values) {
   const size_t n = values.size();
-  // The chance that the median lies outside is twice the lower tail of a binomial distribution.
-  double term = std::pow(0.5, static_cast<double>(n));
-  double tail = term;
-  size_t cut = 0;
-  for (; 2 * (cut + 1) < n; ++cut) {
-    term *= static_cast<double>(n - cut) / static_cast<double>(cut + 1);
-    tail += term;
-    if (2.0 * tail > 0.05) break;
+  double chance = std::pow(0.5, static_cast<double>(n));  // Of exactly `k` heads.
+  double below = chance;
+  size_t k = 0;
+  while (k < n && below <= 0.025) {
+    chance *= static_cast<double>(n - k) / static_cast<double>(k + 1);
+    ++k;
+    below += chance;
   }
-  return {values[cut], values[n - 1 - cut]};
+  if (k == 0) return std::nullopt;
+  std::sort(values.begin(), values.end());
+  return std::pair(values[k - 1], values[n - k]);
 }
 
 }  // namespace gradwatch::bench

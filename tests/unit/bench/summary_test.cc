@@ -1,36 +1,25 @@
 #include "tests/bench/summary.h"
 
-#include <vector>
+#include <optional>
+#include <utility>
 
 #include "gtest/gtest.h"
 
 namespace gradwatch::bench {
 namespace {
 
-// 0, 1, …, n - 1, so that a value is its own place.
-std::vector<double> Places(size_t n) {
-  std::vector<double> values(n);
-  for (size_t i = 0; i < n; ++i) values[i] = static_cast<double>(i);
-  return values;
+TEST(MedianIntervalOfTest, RunsFromTheKthSmallestToTheKthLargest) {
+  // Of 8 tosses none is heads with a chance of 1/256, at most one with 9/256, above 2.5 %.
+  EXPECT_EQ(MedianIntervalOf({7, 1, 8, 3, 5, 2, 6, 4}), std::pair(1.0, 8.0));
+  // Of 16 at most three with 697/65536, at most four with 2517/65536.
+  EXPECT_EQ(MedianIntervalOf({16, 15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1}),
+            std::pair(4.0, 13.0));
 }
 
-// The places are those of tables of the sign test.
-TEST(MedianInterval95, TakesTheOrderStatisticsOfTheSignTest) {
-  using Pair = std::pair<double, double>;
-  EXPECT_EQ(MedianInterval95(Places(1)), Pair(0, 0));
-  EXPECT_EQ(MedianInterval95(Places(5)), Pair(0, 4));
-  EXPECT_EQ(MedianInterval95(Places(6)), Pair(0, 5));
-  EXPECT_EQ(MedianInterval95(Places(9)), Pair(1, 7));
-  EXPECT_EQ(MedianInterval95(Places(10)), Pair(1, 8));
-  EXPECT_EQ(MedianInterval95(Places(20)), Pair(5, 14));
-  EXPECT_EQ(MedianInterval95(Places(40)), Pair(13, 26));
-}
-
-TEST(MedianInterval95, DoesNotMindTheOrder) {
-  std::vector<double> values = Places(20);
-  std::swap(values.front(), values.back());
-  std::swap(values[3], values[11]);
-  EXPECT_EQ(MedianInterval95(values), MedianInterval95(Places(20)));
+TEST(MedianIntervalOfTest, TooFewValuesHaveNone) {
+  EXPECT_EQ(MedianIntervalOf({}), std::nullopt);
+  EXPECT_EQ(MedianIntervalOf({1, 2, 3, 4, 5}), std::nullopt);
+  EXPECT_EQ(MedianIntervalOf({1, 2, 3, 4, 5, 6}), std::pair(1.0, 6.0));
 }
 
 }  // namespace
