@@ -82,6 +82,22 @@ void Window::Add(double value) {
   sorted_.insert(std::upper_bound(sorted_.begin(), sorted_.end(), value), value);
 }
 
+std::vector<double> Window::OldestFirst() const {
+  std::vector<double> values = ring_;
+  if (full()) std::rotate(values.begin(), values.begin() + next_, values.end());
+  return values;
+}
+
+void Window::Resize(int capacity) {
+  if (capacity == capacity_) return;
+  const std::vector<double> values = OldestFirst();
+  *this = Window(capacity);
+  for (size_t i = values.size() - std::min(values.size(), static_cast<size_t>(capacity));
+       i < values.size(); ++i) {
+    Add(values[i]);
+  }
+}
+
 double Window::Quantile(double q) const {
   if (sorted_.empty()) return kNaN;
   return Interpolate(sorted_.size(), q, [this](size_t i) { return sorted_[i]; });
@@ -139,6 +155,17 @@ void RecentShare::Add(bool yes) {
 
 double RecentShare::value() const {
   return ring_.empty() ? kNaN : static_cast<double>(yeses_) / size();
+}
+
+void RecentShare::Resize(int capacity) {
+  if (capacity == capacity_) return;
+  std::string answers = ring_;
+  if (size() == capacity_) std::rotate(answers.begin(), answers.begin() + next_, answers.end());
+  *this = RecentShare(capacity);
+  for (size_t i = answers.size() - std::min(answers.size(), static_cast<size_t>(capacity));
+       i < answers.size(); ++i) {
+    Add(answers[i] != 0);
+  }
 }
 
 void RecentShare::SaveState(StateWriter* writer) const {

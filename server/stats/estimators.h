@@ -21,6 +21,8 @@ class GRADWATCH_ENGINE_API Ema {
   void Add(double value);
   double value() const;  // NaN before the first value.
   int64_t count() const { return count_; }
+  // From now on the past weighs `beta`, as above; value() stays as it is.
+  void SetBeta(double beta) { beta_ = beta; }
 
   void SaveState(StateWriter* writer) const;
   void LoadState(StateReader* reader);
@@ -44,6 +46,9 @@ class GRADWATCH_ENGINE_API Window {
   bool full() const { return size() == capacity_; }
   // The value that the next one pushes out; the window is full.
   double oldest() const { return ring_[static_cast<size_t>(next_)]; }
+  std::vector<double> OldestFirst() const;
+  // Keeps at most `capacity` values from now on, at least 1: of those that are there the newest.
+  void Resize(int capacity);
   // Interpolated between order statistics (0 is the smallest, 0.5 the median, 1 the largest);
   // NaN when empty.
   double Quantile(double q) const;
@@ -71,6 +76,8 @@ class GRADWATCH_ENGINE_API RecentShare {
   int capacity() const { return capacity_; }
   int yeses() const { return yeses_; }
   double value() const;  // NaN when empty.
+  // Keeps at most `capacity` answers from now on, at least 1: of those that are there the newest.
+  void Resize(int capacity);
 
   void SaveState(StateWriter* writer) const;
   void LoadState(StateReader* reader);
@@ -82,7 +89,7 @@ class GRADWATCH_ENGINE_API RecentShare {
   std::string ring_;  // One byte for each answer, 0 or 1.
 };
 
-// Robust outlier score in the log domain over the last 128 positive values:
+// Robust outlier score in the log domain over the last positive values:
 // z = (ln x - median) / max(1.4826 * MAD, 0.1), both taken over logarithms.
 // The score is asked for before the value is added: inside its own window no value could score
 // above (W - 1) / sqrt(W).
@@ -91,13 +98,16 @@ class GRADWATCH_ENGINE_API LogMadWindow {
   static constexpr int kCapacity = 128;
   static constexpr double kScaleFloor = 0.1;
 
-  LogMadWindow() : logs_(kCapacity) {}
+  // Keeps at most `capacity` values, at least 1.
+  explicit LogMadWindow(int capacity = kCapacity) : logs_(capacity) {}
 
   double RobustZ(double value) const;  // NaN when empty, or for a value that is not positive.
   double median() const { return Quantile(0.5); }
   double Quantile(double q) const;  // Of the values themselves; NaN when empty.
   int size() const { return logs_.size(); }
+  int capacity() const { return logs_.capacity(); }
   void Add(double value);  // Drops what is not positive and finite.
+  void Resize(int capacity) { logs_.Resize(capacity); }
 
   void SaveState(StateWriter* writer) const { logs_.SaveState(writer); }
   void LoadState(StateReader* reader) { logs_.LoadState(reader); }

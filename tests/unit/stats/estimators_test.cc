@@ -106,6 +106,63 @@ TEST(Window, KnowsWhatTheNextValuePushesOut) {
   EXPECT_EQ(window.oldest(), 4.0);
 }
 
+TEST(Window, KeepsTheNewestThatFitWhenItIsResized) {
+  for (const int before : {1, 3, 8, 40}) {
+    for (const int after : {1, 3, 8, 40}) {
+      SCOPED_TRACE(testing::Message() << before << " to " << after);
+      Window window(before);
+      std::deque<double> kept;
+      const auto feed = [&](int from, int to, size_t capacity) {
+        for (int i = from; i < to; ++i) {
+          const double value = (i * 7) % 11;
+          window.Add(value);
+          kept.push_back(value);
+          if (kept.size() > capacity) kept.pop_front();
+        }
+      };
+      feed(0, 20, static_cast<size_t>(before));
+
+      window.Resize(after);
+      while (kept.size() > static_cast<size_t>(after)) kept.pop_front();
+
+      EXPECT_EQ(window.capacity(), after);
+      EXPECT_EQ(window.OldestFirst(), std::vector<double>(kept.begin(), kept.end()));
+      feed(20, 33, static_cast<size_t>(after));
+      EXPECT_EQ(window.OldestFirst(), std::vector<double>(kept.begin(), kept.end()));
+      EXPECT_EQ(window.Quantile(0.3), SlowQuantile({kept.begin(), kept.end()}, 0.3));
+    }
+  }
+}
+
+TEST(RecentShare, KeepsTheNewestThatFitWhenItIsResized) {
+  RecentShare share(4);
+  for (const bool yes : {false, true, true, false, true}) share.Add(yes);
+
+  share.Resize(2);
+  EXPECT_EQ(share.value(), 0.5);  // No, yes.
+  share.Resize(3);
+  EXPECT_EQ(share.size(), 2);
+  share.Add(true);
+  EXPECT_EQ(share.yeses(), 2);
+  share.Add(true);
+
+  EXPECT_EQ(share.yeses(), 3);
+  EXPECT_EQ(share.size(), 3);
+}
+
+TEST(Ema, GoesOnFromItsValueWithAnotherBeta) {
+  Ema ema(0.95);
+  for (const double value : {3.0, 5.0, 4.0}) ema.Add(value);
+  const double before = ema.value();
+
+  ema.SetBeta(0.5);
+  EXPECT_EQ(ema.value(), before);
+  for (int i = 0; i < 60; ++i) ema.Add(1.0);
+
+  // Of what was before, half is left after each value.
+  EXPECT_NEAR(ema.value(), 1.0, 1e-15);
+}
+
 TEST(RecentShare, CountsTheLastAnswersOnly) {
   RecentShare share(4);
   EXPECT_TRUE(std::isnan(share.value()));
