@@ -86,6 +86,7 @@ std::vector<std::pair<std::string, std::string>> SettingsList(const v1::RuleSett
   };
   add("threshold", settings.has_threshold(), FormatNumber(settings.threshold()));
   add("second", settings.has_second_threshold(), FormatNumber(settings.second_threshold()));
+  add("window", settings.has_window_steps(), absl::StrCat(settings.window_steps()));
   add("warmup", settings.has_warmup_steps(), absl::StrCat(settings.warmup_steps()));
   add("for", settings.has_for_steps(), absl::StrCat(settings.for_steps()));
   add("resolve", settings.has_resolve_steps(), absl::StrCat(settings.resolve_steps()));

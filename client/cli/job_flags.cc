@@ -375,8 +375,8 @@ std::vector<Flag> MeasureFlags(JobFlags* job) {
        .value = "RULE:SETTINGS",
        .help =
            "Settings of an alert rule, such as EXPLODING_ABS:threshold=500 or "
-           "NON_FINITE:disabled; also second=, severity=, and for=, warmup=, resolve=, cooldown= "
-           "(steps). May be repeated; gradwatch alerts rules lists them.",
+           "NON_FINITE:disabled; also second=, severity=, and for=, warmup=, resolve=, cooldown=, "
+           "window= (steps). May be repeated; gradwatch alerts rules lists them.",
        .field = "rules",
        .group = kMeasure,
        .repeated = true,
@@ -693,13 +693,15 @@ absl::StatusOr<v1::RuleSettings> ParseRule(const std::string& text) {
       good = steps(&v1::RuleSettings::set_resolve_steps);
     } else if (key == "cooldown") {
       good = steps(&v1::RuleSettings::set_cooldown_steps);
+    } else if (key == "window") {
+      good = steps(&v1::RuleSettings::set_window_steps);
     } else if ((key == "disabled" || key == "enabled") && value.empty()) {
       settings.set_disabled(key == "disabled");
       good = true;
     } else {
       return Invalid(absl::StrCat("knows no setting '", key,
                                   "' of a rule: there are threshold=, second=, severity=, warmup=, "
-                                  "for=, resolve=, cooldown= and disabled, enabled"));
+                                  "for=, resolve=, cooldown=, window= and disabled, enabled"));
     }
     if (!good) return Invalid(absl::StrCat("wants a number in '", item, "'"));
   }

@@ -40,7 +40,7 @@ absl::StatusOr<std::vector<v1::ClipPolicy>> ParsePolicies(const std::string& tex
 absl::StatusOr<v1::Initializer> ParseInitializer(const std::string& text);
 
 // "EXPLODING_ABS:threshold=500,for=3,disabled": settings of one rule. Keys: threshold, second,
-// severity, warmup, for, resolve, cooldown, disabled, enabled.
+// severity, warmup, for, resolve, cooldown, window, disabled, enabled.
 absl::StatusOr<v1::RuleSettings> ParseRule(const std::string& text);
 
 // Puts `rule` in place of the settings of the same rule, or adds it.

@@ -7,6 +7,12 @@
 #include "absl/container/inlined_vector.h"
 
 namespace gradwatch::alerts {
+namespace {
+
+// Of a moving average as long as that: the n-th step back weighs about 1/e of the newest.
+double BetaOf(int window) { return 1.0 - 1.0 / window; }
+
+}  // namespace
 
 bool IsNonFinite(const v1::StepStats& stats) {
   return !std::isfinite(stats.loss()) || !std::isfinite(stats.norm_before()) ||
@@ -19,7 +25,7 @@ void SpikeWatch::Observe(double value) {
   // A window that held the value itself would hide how far it stands out.
   Score& score = scores_[static_cast<size_t>(next_)];
   score = {};
-  if (values_.size() >= kSpikeSamplesMin && value > 0.0) {
+  if (values_.size() >= SamplesMin() && value > 0.0) {
     score.over_median = value / values_.median();
     // What does not stand out by its size needs no score; that saves most steps the search.
     if (score.over_median > 1.0) score.z = values_.RobustZ(value);
@@ -71,6 +77,46 @@ void SpikeWatch::LoadState(stats::StateReader* reader) {
 
 // --- Baselines.
 
+Baselines::Baselines(const Windows& windows)
+    : loss_ema(BetaOf(windows.loss_divergence)),
+      recent_losses(windows.loss_plateau / 2),
+      earlier_losses(windows.loss_plateau / 2),
+      norms(windows.exploding_rel),
+      updates(windows.update_spike),
+      clipped(windows.clip_saturated),
+      clip_coefficients(windows.clip_saturated),
+      loosely_clipped(windows.clip_too_loose),
+      spiked(windows.clip_too_loose),
+      log_growth(BetaOf(windows.recurrent_expansion)),
+      log_vanishing(BetaOf(windows.vanishing_through_time)),
+      log_update_ratio(BetaOf(windows.update_ratio)),
+      gradient_cosine(BetaOf(windows.oscillation)) {}
+
+void Baselines::SetWindows(const Windows& windows) {
+  loss_ema.SetBeta(BetaOf(windows.loss_divergence));
+  ResizeLosses(windows.loss_plateau);
+  norms.Resize(windows.exploding_rel);
+  updates.Resize(windows.update_spike);
+  clipped.Resize(windows.clip_saturated);
+  clip_coefficients.Resize(windows.clip_saturated);
+  loosely_clipped.Resize(windows.clip_too_loose);
+  spiked.Resize(windows.clip_too_loose);
+  log_growth.SetBeta(BetaOf(windows.recurrent_expansion));
+  log_vanishing.SetBeta(BetaOf(windows.vanishing_through_time));
+  log_update_ratio.SetBeta(BetaOf(windows.update_ratio));
+  gradient_cosine.SetBeta(BetaOf(windows.oscillation));
+}
+
+void Baselines::ResizeLosses(int window) {
+  const int half = window / 2;
+  if (half == recent_losses.capacity()) return;
+  std::vector<double> losses = earlier_losses.OldestFirst();
+  for (const double loss : recent_losses.OldestFirst()) losses.push_back(loss);
+  recent_losses = stats::Window(half);
+  earlier_losses = stats::Window(half);
+  for (const double loss : losses) AddLoss(loss);
+}
+
 void Baselines::Observe(const v1::StepStats& stats, const Layout& layout) {
   if (IsNonFinite(stats)) {
     ++nonfinite_in_a_row;
@@ -82,7 +128,11 @@ void Baselines::Observe(const v1::StepStats& stats, const Layout& layout) {
   ObserveTensors(stats, layout);
   ObserveSpectra(stats);
   if (stats.has_gradient_cosine()) gradient_cosine.Add(stats.gradient_cosine());
-  if (stats.has_growth()) log_growth.Add(std::log(stats.growth().growth_factor()));
+  if (stats.has_growth()) {
+    const double log_factor = std::log(stats.growth().growth_factor());
+    log_growth.Add(log_factor);
+    log_vanishing.Add(log_factor);
+  }
 }
 
 bool Baselines::LearnsWell() const { return LossIsBelow(kFallsFastPart); }
@@ -91,14 +141,20 @@ bool Baselines::Learns() const { return LossIsBelow(kFallsPart); }
 
 bool Baselines::LossIsBelow(double share_of_median) const {
   if (!first_loss.has_value()) return false;
-  return loss_ema.value() < kLearntPart * *first_loss ||
-         loss_ema.value() < share_of_median * recent_losses.Quantile(0.5);
+  return learning_ema_.value() < kLearntPart * *first_loss ||
+         learning_ema_.value() < share_of_median * learning_losses_.Quantile(0.5);
 }
 
 void Baselines::ObserveLoss(double loss) {
   if (!first_loss) first_loss = loss;
   loss_ema.Add(loss);
   best_loss_ema = std::min(best_loss_ema, loss_ema.value());
+  learning_ema_.Add(loss);
+  learning_losses_.Add(loss);
+  AddLoss(loss);
+}
+
+void Baselines::AddLoss(double loss) {
   if (recent_losses.full()) earlier_losses.Add(recent_losses.oldest());
   recent_losses.Add(loss);
 }
@@ -108,6 +164,7 @@ void Baselines::ObserveNorm(const v1::StepStats& stats) {
   spiked.Add(!stats.clipped() && norms.latest().z > kNormZ &&
              norms.latest().over_median > kNormOverMedian);
   clipped.Add(stats.clipped());
+  loosely_clipped.Add(stats.clipped());
   if (stats.has_clip_coefficient()) clip_coefficients.Add(stats.clip_coefficient());
   if (stats.has_update_norm() && stats.learning_rate() > 0.0) {
     updates.Observe(stats.update_norm() / stats.learning_rate());
@@ -152,12 +209,16 @@ void Baselines::SaveState(stats::StateWriter* writer) const {
   writer->Double(best_loss_ema);
   recent_losses.SaveState(writer);
   earlier_losses.SaveState(writer);
+  learning_ema_.SaveState(writer);
+  learning_losses_.SaveState(writer);
   norms.SaveState(writer);
   updates.SaveState(writer);
   clipped.SaveState(writer);
-  spiked.SaveState(writer);
   clip_coefficients.SaveState(writer);
+  loosely_clipped.SaveState(writer);
+  spiked.SaveState(writer);
   log_growth.SaveState(writer);
+  log_vanishing.SaveState(writer);
   log_update_ratio.SaveState(writer);
   writer->Int(std::ssize(weights));
   for (const WeightNorm& norm : weights) {
@@ -182,12 +243,16 @@ void Baselines::LoadState(stats::StateReader* reader) {
   best_loss_ema = reader->Double();
   recent_losses.LoadState(reader);
   earlier_losses.LoadState(reader);
+  learning_ema_.LoadState(reader);
+  learning_losses_.LoadState(reader);
   norms.LoadState(reader);
   updates.LoadState(reader);
   clipped.LoadState(reader);
-  spiked.LoadState(reader);
   clip_coefficients.LoadState(reader);
+  loosely_clipped.LoadState(reader);
+  spiked.LoadState(reader);
   log_growth.LoadState(reader);
+  log_vanishing.LoadState(reader);
   log_update_ratio.LoadState(reader);
   const int64_t tensors = reader->Int();
   weights.clear();

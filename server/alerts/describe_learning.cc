@@ -97,11 +97,11 @@ Description DescribeClipSaturated(const Context& context, const Observation& see
   const double rate = context.stats.learning_rate();
   const double median = NormQuantile(context, 0.5);
   Description text;
-  text.message = absl::StrCat("Nearly every step is clipped, and hard: of the last ", kClipWindow,
-                              " the share is", Measured(context, ClauseOf(seen, clause)),
-                              ", the median coefficient ", Number(coefficient),
-                              ", so the rate in effect is about ", Number(rate * coefficient),
-                              " instead of ", Number(rate), ".");
+  text.message = absl::StrCat(
+      "Nearly every step is clipped, and hard: of the last ", context.settings.window_steps,
+      " the share is", Measured(context, ClauseOf(seen, clause)), ", the median coefficient ",
+      Number(coefficient), ", so the rate in effect is about ", Number(rate * coefficient),
+      " instead of ", Number(rate), ".");
   text.advice =
       "A run may well learn like this, with updates of one length; then the learning rate "
       "is what to tune.";
@@ -137,13 +137,14 @@ Description DescribeClipTooLoose(const Context& context, const Observation& seen
 Description DescribeLossPlateau(const Context& context, const Observation& seen, int clause) {
   const Clause& ratio = seen.clauses[0];
   const double recent = context.baselines.recent_losses.Quantile(0.5);
+  const int half = context.baselines.recent_losses.capacity();
   const TaskFloor floor = FloorOf(context.job.task());
   Description text;
   text.message = absl::StrCat(
       clause == 0 ? "The loss no longer falls" : "Nothing of the task's memory is learnt",
-      ": the median of the last ", kPlateauHalf, " steps is ", Number(recent), ", ",
-      Number(ratio.value), " times that of the ", kPlateauHalf, " before (limit ",
-      Number(ratio.threshold), ")", AtStep(context), ".");
+      ": the median of the last ", half, " steps is ", Number(recent), ", ", Number(ratio.value),
+      " times that of the ", half, " before (limit ", Number(ratio.threshold), ")", AtStep(context),
+      ".");
   if (seen.clauses[1].value < seen.clauses[1].threshold) {
     absl::StrAppend(&text.message, " That is ", floor.words, " (", Number(floor.loss),
                     clause == 0 ? "): nothing of the task's memory is learnt." : ").");

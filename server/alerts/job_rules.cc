@@ -23,6 +23,7 @@ v1::RuleSettings InForce(const v1::Rule& rule, const v1::Job& job) {
   if (message.has_second_threshold()) message.set_second_threshold(settings.second_threshold);
   message.set_severity(settings.severity);
   SetSteps(settings, &message);
+  if (message.has_window_steps()) message.set_window_steps(settings.window_steps);
   return message;
 }
 

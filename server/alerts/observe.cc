@@ -61,9 +61,8 @@ struct Trend {
   int window;
 };
 
-Trend GrowthTrend(const Context& context) {
-  return {context.baselines.log_growth.value() / std::log(10.0),
-          std::max(1, context.stats.growth().window())};
+Trend GrowthTrend(const Context& context, const stats::Ema& log_growth) {
+  return {log_growth.value() / std::log(10.0), std::max(1, context.stats.growth().window())};
 }
 
 }  // namespace
@@ -136,7 +135,7 @@ Observation ObserveRecurrentExpansion(const Context& context) {
   Observation seen;
   seen.known = context.stats.has_growth() && context.baselines.log_growth.count() > 0;
   if (!seen.known) return seen;
-  const Trend trend = GrowthTrend(context);
+  const Trend trend = GrowthTrend(context, context.baselines.log_growth);
   const double growth = std::pow(10.0, trend.log10_growth);
   const double decades_limit = context.settings.second_threshold;
   const double least = std::min(kExpansionDecadesMin, decades_limit);
@@ -155,9 +154,9 @@ Observation ObserveRecurrentExpansion(const Context& context) {
 
 Observation ObserveVanishingThroughTime(const Context& context) {
   Observation seen;
-  seen.known = context.stats.has_growth() && context.baselines.log_growth.count() > 0;
+  seen.known = context.stats.has_growth() && context.baselines.log_vanishing.count() > 0;
   if (!seen.known) return seen;
-  const Trend trend = GrowthTrend(context);
+  const Trend trend = GrowthTrend(context, context.baselines.log_vanishing);
   const double decades = trend.window * trend.log10_growth;
   const double limit = context.settings.threshold;
   const bool long_enough = trend.window >= kVanishingWindowMin;

@@ -199,18 +199,19 @@ Observation ObserveClipSaturated(const Context& context) {
 Observation ObserveClipTooLoose(const Context& context) {
   const Baselines& past = context.baselines;
   Observation seen;
-  seen.known =
-      !context.job.clipping().policies().empty() && past.clipped.size() >= kClipLooseSamplesMin;
+  seen.known = !context.job.clipping().policies().empty() &&
+               past.loosely_clipped.size() >= kClipLooseSamplesMin;
   if (!seen.known) return seen;
-  const double share = past.clipped.value();
+  const double share = past.loosely_clipped.value();
   const double limit = context.settings.threshold;
-  const double spikes_per_100 = 100.0 * past.spiked.yeses() / kClipWindow;
+  const auto window = static_cast<double>(context.settings.window_steps);
+  const double spikes_per_100 = 100.0 * past.spiked.yeses() / window;
   const bool spikes = spikes_per_100 >= context.settings.second_threshold && !past.LearnsWell();
   const double over_median = ThresholdOverMedian(context);
   const bool fades = context.others.Fires(v1::RULE_ID_VANISHING_THROUGH_TIME);
   const bool stuck = context.others.Fires(v1::RULE_ID_LOSS_PLATEAU) &&
                      (HeavyTail(context) || (over_median > kClipLooseIdle && !fades));
-  const bool exploded = ExplodedWithin(kClipWindow, context);
+  const bool exploded = ExplodedWithin(context.settings.window_steps, context);
   const bool trouble = exploded || spikes || stuck;
   seen.clauses[0] = {.holds = share < limit && trouble,
                      .value = share,

@@ -14,6 +14,17 @@ namespace {
 
 constexpr int64_t kStepsMax = 1'000'000;
 
+// What a rule may have as its window_steps, ends included.
+struct WindowRange {
+  int64_t low = 0;
+  int64_t high = 0;
+};
+constexpr WindowRange kNoWindow = {0, 0};
+constexpr WindowRange kPastWindow = {16, 1000};  // Fewer have no spread.
+constexpr WindowRange kStepsWindow = {10, 1000};
+constexpr WindowRange kHalvesWindow = {20, 10'000};
+constexpr WindowRange kAverageWindow = {1, 10'000};
+
 // Where a job may put a rule's threshold: above `low`, or below `high`, ends left out.
 struct Range {
   double low;
@@ -32,7 +43,9 @@ struct Row {
   Range range;
   Range second_range;
   Settings defaults;
+  WindowRange window = kNoWindow;  // None where the rule judges each step by itself.
 
+  bool has_window() const { return window.high > 0; }
   bool has_threshold() const { return range.low < range.high; }
   bool has_second_threshold() const { return second_range.low < second_range.high; }
 };
@@ -62,10 +75,10 @@ std::vector<Row> Rows() {
       {v1::RULE_ID_LOSS_DIVERGENCE,
        "LOSS_DIVERGENCE",
        "The loss runs away; WARN for a relapse below the first loss, else CRIT.",
-       absl::StrCat(
-           "loss > threshold x first finite loss; or its moving average > second_threshold x "
-           "the larger of its best and ",
-           Text(100 * kBestFloorPart), " % of the first loss, ", kEmaForFactor, " times as long"),
+       absl::StrCat("loss > threshold x first finite loss; or its moving average (window_steps) > "
+                    "second_threshold x the larger of its best and ",
+                    Text(100 * kBestFloorPart), " % of the first loss, ", kEmaForFactor,
+                    " times as long"),
        v1::SEVERITY_CRIT,
        "OFF",
        {1.0, 1e6},
@@ -75,15 +88,20 @@ std::vector<Row> Rows() {
         .warmup_steps = 1,
         .for_steps = 2,
         .resolve_steps = 50,
-        .cooldown_steps = 100}},
+        .cooldown_steps = 100,
+        .window_steps = kLossWindow},
+       kAverageWindow},
       {v1::RULE_ID_EXPLODING_REL,
        "EXPLODING_REL",
        "The gradient norm is far above its own recent past, again and again; INFO when it was "
        "clipped.",
        absl::StrCat(kSpikesNeeded, " of the last ", kSpikeWindow,
-                    " steps with robust z of ln norm_before > threshold and norm_before > "
-                    "second_threshold x median, against the 128 norms before; from ",
-                    kSpikeSamplesMin, " norms on, unless the loss is below ",
+                    " steps with robust z of ln norm_before > threshold and "
+                    "norm_before > second_threshold x median, against the window_steps norms "
+                    "before; from ",
+                    kSpikeSamplesMin,
+                    " norms on (half the window, if that is less), unless the "
+                    "loss is below ",
                     Text(100 * kLearntPart), " % of the first or falls fast"),
        v1::SEVERITY_WARN,
        "OFF",
@@ -94,11 +112,13 @@ std::vector<Row> Rows() {
         .warmup_steps = 20,
         .for_steps = 1,
         .resolve_steps = 50,
-        .cooldown_steps = 100}},
+        .cooldown_steps = 100,
+        .window_steps = kSpikePast},
+       kPastWindow},
       {v1::RULE_ID_RECURRENT_EXPANSION,
        "RECURRENT_EXPANSION",
        "The gradient grows backwards through time: an explosion is likely.",
-       absl::StrCat("moving average of the growth factor > threshold and more than ",
+       absl::StrCat("moving average (window_steps) of the growth factor > threshold and more than ",
                     Text(kExpansionDecadesMin),
                     " decades over the back-propagated length, or more than second_threshold "
                     "decades"),
@@ -111,13 +131,16 @@ std::vector<Row> Rows() {
         .warmup_steps = 20,
         .for_steps = 20,
         .resolve_steps = 50,
-        .cooldown_steps = 100}},
+        .cooldown_steps = 100,
+        .window_steps = kGrowthWindow},
+       kAverageWindow},
       {v1::RULE_ID_VANISHING_THROUGH_TIME,
        "VANISHING_THROUGH_TIME",
        "The gradient fades before it reaches the start of the sequence; WARN when the loss stands "
        "still, too.",
        absl::StrCat("decades over a back-propagated length of at least ", kVanishingWindowMin,
-                    " time steps, from the growth factor's moving average, < threshold"),
+                    " time steps, from the growth factor's moving average (window_steps), < "
+                    "threshold"),
        v1::SEVERITY_WARN,
        "BASIC",
        {-1000.0, 0.0},
@@ -126,7 +149,9 @@ std::vector<Row> Rows() {
         .warmup_steps = 20,
         .for_steps = 100,
         .resolve_steps = 50,
-        .cooldown_steps = 100}},
+        .cooldown_steps = 100,
+        .window_steps = kGrowthWindow},
+       kAverageWindow},
       {v1::RULE_ID_VANISHING_ABS,
        "VANISHING_ABS",
        "Hardly any gradient in the recurrent weights of a layer.",
@@ -160,9 +185,8 @@ std::vector<Row> Rows() {
       {v1::RULE_ID_CLIP_SATURATED,
        "CLIP_SATURATED",
        "Nearly every step is clipped, and hard; WARN when the loss stands still, too.",
-       absl::StrCat("share of the last ", kClipWindow,
-                    " steps that were clipped > threshold, with a median coefficient < "
-                    "second_threshold"),
+       "share of the last window_steps steps that were clipped > threshold, with a median "
+       "coefficient < second_threshold",
        v1::SEVERITY_WARN,
        "OFF",
        {0.0, 1.0},
@@ -172,13 +196,15 @@ std::vector<Row> Rows() {
         .warmup_steps = 20,
         .for_steps = 200,
         .resolve_steps = 100,
-        .cooldown_steps = 100}},
+        .cooldown_steps = 100,
+        .window_steps = kClipWindow},
+       kStepsWindow},
       {v1::RULE_ID_LOSS_PLATEAU,
        "LOSS_PLATEAU",
        "The loss no longer falls; WARN when the reason is known, or where the task is not learnt "
        "at all.",
-       absl::StrCat("median of the last ", kPlateauHalf,
-                    " losses > threshold x that of as many before, or within ",
+       absl::StrCat("median of the newer half of the last window_steps losses > threshold x that "
+                    "of the older half, or within ",
                     Text(100 * kPlateauNearFloor),
                     " % of what the task gives without memory; and > second_threshold x the first "
                     "loss"),
@@ -191,7 +217,9 @@ std::vector<Row> Rows() {
         .warmup_steps = 20,
         .for_steps = 100,
         .resolve_steps = 50,
-        .cooldown_steps = 100}},
+        .cooldown_steps = 100,
+        .window_steps = kPlateauWindow},
+       kHalvesWindow},
       {v1::RULE_ID_GATES_STUCK,
        "GATES_STUCK",
        "Gates of a layer stay closed: those that keep the state, or input and output.",
@@ -227,7 +255,8 @@ std::vector<Row> Rows() {
        "UPDATE_RATIO",
        "Updates are too large or too small for the weights; CRIT when far too large.",
        absl::StrCat(
-           "moving average of the weight matrices' median update_ratio > threshold (CRIT from ",
+           "moving average (window_steps) of the weight matrices' median update_ratio > threshold "
+           "(CRIT from ",
            Text(kUpdateRatioCritical), " times that on), or < second_threshold"),
        v1::SEVERITY_CRIT,
        "BASIC",
@@ -238,7 +267,9 @@ std::vector<Row> Rows() {
         .warmup_steps = 20,
         .for_steps = 50,
         .resolve_steps = 50,
-        .cooldown_steps = 100}},
+        .cooldown_steps = 100,
+        .window_steps = kUpdateRatioWindow},
+       kAverageWindow},
       {v1::RULE_ID_HIDDEN_GROWTH,
        "HIDDEN_GROWTH",
        "Hidden or cell states surge along the sequence.",
@@ -275,10 +306,9 @@ std::vector<Row> Rows() {
       {v1::RULE_ID_OSCILLATION,
        "OSCILLATION",
        "Successive gradients point against each other: the steps are too large.",
-       absl::StrCat(
-           "moving average of gradient_cosine < threshold (diagnostics.compare_steps), unless "
-           "the loss is below ",
-           Text(100 * kLearntPart), " % of the first or falls"),
+       absl::StrCat("moving average (window_steps) of gradient_cosine < threshold "
+                    "(diagnostics.compare_steps), unless the loss is below ",
+                    Text(100 * kLearntPart), " % of the first or falls"),
        v1::SEVERITY_INFO,
        "BASIC",
        {-1.0, 0.0},
@@ -287,7 +317,9 @@ std::vector<Row> Rows() {
         .warmup_steps = 20,
         .for_steps = 50,
         .resolve_steps = 50,
-        .cooldown_steps = 100}},
+        .cooldown_steps = 100,
+        .window_steps = kCosineWindow},
+       kAverageWindow},
       {v1::RULE_ID_STALLED_JOB,
        "STALLED_JOB",
        "A running job finishes no step.",
@@ -301,10 +333,10 @@ std::vector<Row> Rows() {
        "CLIP_TOO_LOOSE",
        "The clip threshold hardly ever acts while the gradient explodes or spikes, or the loss "
        "stands still.",
-       absl::StrCat("share of the last ", kClipWindow,
-                    " steps that were clipped < threshold, and within these steps EXPLODING_ABS or "
-                    "LOSS_DIVERGENCE fired, or second_threshold norms in 100 stood out unclipped, "
-                    "or LOSS_PLATEAU fires and p99 of the norms is > ",
+       absl::StrCat("share of the last window_steps steps that were clipped < threshold, and "
+                    "within these steps EXPLODING_ABS or LOSS_DIVERGENCE fired, or "
+                    "second_threshold norms in 100 stood out unclipped, or LOSS_PLATEAU fires and "
+                    "p99 of the norms (as many as EXPLODING_REL compares with) is > ",
                     Text(kClipLooseTail), " x p50, or the threshold > ", Text(kClipLooseIdle),
                     " x p50 and no gradient vanishes; or a threshold > ",
                     Text(kClipLooseOverMedian),
@@ -318,16 +350,18 @@ std::vector<Row> Rows() {
         .warmup_steps = kClipLooseSamplesMin,
         .for_steps = 1,
         .resolve_steps = 100,
-        .cooldown_steps = 100}},
+        .cooldown_steps = 100,
+        .window_steps = kClipWindow},
+       kStepsWindow},
       {v1::RULE_ID_UPDATE_SPIKE,
        "UPDATE_SPIKE",
        "Early warning: updates far above their own recent past, for the learning rate in force.",
        absl::StrCat(
            kUpdateSpikesNeeded, " of the last ", kSpikeWindow,
            " steps with update_norm / learning_rate > threshold x median and a robust z of "
-           "its logarithm > second_threshold, against the 128 before; from ",
-           kSpikeSamplesMin, " on, unless the loss is below ", Text(100 * kLearntPart),
-           " % of the first or falls fast"),
+           "its logarithm > second_threshold, against the window_steps before; from ",
+           kSpikeSamplesMin, " on (half the window, if that is less), unless the loss is below ",
+           Text(100 * kLearntPart), " % of the first or falls fast"),
        v1::SEVERITY_INFO,
        "BASIC",
        {1.0, 1e6},
@@ -337,7 +371,9 @@ std::vector<Row> Rows() {
         .warmup_steps = 20,
         .for_steps = 1,
         .resolve_steps = 50,
-        .cooldown_steps = 100}},
+        .cooldown_steps = 100,
+        .window_steps = kSpikePast},
+       kPastWindow},
   };
 }
 
@@ -370,6 +406,7 @@ v1::Rule ToRule(const Row& row) {
   defaults.set_for_steps(row.defaults.for_steps);
   defaults.set_resolve_steps(row.defaults.resolve_steps);
   defaults.set_cooldown_steps(row.defaults.cooldown_steps);
+  if (row.has_window()) defaults.set_window_steps(row.defaults.window_steps);
   return rule;
 }
 
@@ -402,14 +439,19 @@ class EntryCheck {
         Add("cooldown_steps",
             absl::StrCat(entry_.cooldown_steps(), " is not 0; ", row->name, " is never muted"));
       }
+      if (entry_.has_window_steps()) CheckWindow(*row);
     }
     if (!v1::Severity_IsValid(entry_.severity())) {
       Add("severity", absl::StrCat(static_cast<int>(entry_.severity()), " is no severity"));
     }
-    if (entry_.has_warmup_steps()) CheckSteps("warmup_steps", entry_.warmup_steps(), 0);
-    if (entry_.has_for_steps()) CheckSteps("for_steps", entry_.for_steps(), 1);
-    if (entry_.has_resolve_steps()) CheckSteps("resolve_steps", entry_.resolve_steps(), 1);
-    if (entry_.has_cooldown_steps()) CheckSteps("cooldown_steps", entry_.cooldown_steps(), 0);
+    if (entry_.has_warmup_steps()) CheckSteps("warmup_steps", entry_.warmup_steps(), 0, kStepsMax);
+    if (entry_.has_for_steps()) CheckSteps("for_steps", entry_.for_steps(), 1, kStepsMax);
+    if (entry_.has_resolve_steps()) {
+      CheckSteps("resolve_steps", entry_.resolve_steps(), 1, kStepsMax);
+    }
+    if (entry_.has_cooldown_steps()) {
+      CheckSteps("cooldown_steps", entry_.cooldown_steps(), 0, kStepsMax);
+    }
   }
 
  private:
@@ -426,9 +468,18 @@ class EntryCheck {
     }
   }
 
-  void CheckSteps(absl::string_view field, int64_t steps, int64_t low) {
-    if (steps >= low && steps <= kStepsMax) return;
-    Add(field, absl::StrCat(steps, " is not between ", low, " and ", kStepsMax));
+  void CheckWindow(const Row& row) {
+    if (row.has_window()) {
+      CheckSteps("window_steps", entry_.window_steps(), row.window.low, row.window.high);
+    } else {
+      Add("window_steps", absl::StrCat(entry_.window_steps(), ": ", row.name,
+                                       " has no window_steps; it judges each step by itself"));
+    }
+  }
+
+  void CheckSteps(absl::string_view field, int64_t steps, int64_t low, int64_t high) {
+    if (steps >= low && steps <= high) return;
+    Add(field, absl::StrCat(steps, " is not between ", low, " and ", high));
   }
 
   const v1::RuleSettings& entry_;
@@ -475,8 +526,25 @@ Settings SettingsOf(v1::RuleId id,
     if (entry.has_for_steps()) settings.for_steps = entry.for_steps();
     if (entry.has_resolve_steps()) settings.resolve_steps = entry.resolve_steps();
     if (entry.has_cooldown_steps()) settings.cooldown_steps = entry.cooldown_steps();
+    if (entry.has_window_steps()) settings.window_steps = entry.window_steps();
   }
   return settings;
+}
+
+Windows WindowsOf(const google::protobuf::RepeatedPtrField<v1::RuleSettings>& overrides) {
+  const auto of = [&overrides](v1::RuleId id) {
+    return static_cast<int>(SettingsOf(id, overrides).window_steps);
+  };
+  return {.loss_divergence = of(v1::RULE_ID_LOSS_DIVERGENCE),
+          .exploding_rel = of(v1::RULE_ID_EXPLODING_REL),
+          .recurrent_expansion = of(v1::RULE_ID_RECURRENT_EXPANSION),
+          .vanishing_through_time = of(v1::RULE_ID_VANISHING_THROUGH_TIME),
+          .clip_saturated = of(v1::RULE_ID_CLIP_SATURATED),
+          .loss_plateau = of(v1::RULE_ID_LOSS_PLATEAU),
+          .update_ratio = of(v1::RULE_ID_UPDATE_RATIO),
+          .oscillation = of(v1::RULE_ID_OSCILLATION),
+          .clip_too_loose = of(v1::RULE_ID_CLIP_TOO_LOOSE),
+          .update_spike = of(v1::RULE_ID_UPDATE_SPIKE)};
 }
 
 }  // namespace gradwatch::alerts

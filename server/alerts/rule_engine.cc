@@ -20,7 +20,7 @@
 namespace gradwatch::alerts {
 namespace {
 
-constexpr int64_t kStateVersion = 3;
+constexpr int64_t kStateVersion = 4;
 
 // What rules read of a job.
 v1::Job RelevantPart(const v1::Job& job) {
@@ -70,6 +70,7 @@ class RuleEngine::Impl {
       : job_(RelevantPart(job)),
         layout_(LayoutOf(job)),
         posts_(Posts(job, layout_)),
+        baselines_(WindowsOf(job.rules())),
         log_(job.name(), kAlertsMax) {}
 
   void Observe(const v1::StepStats& stats, absl::Time now, std::vector<v1::Alert>* changed) {
@@ -113,6 +114,7 @@ class RuleEngine::Impl {
 
   void SetRules(const v1::Job& job, absl::Time now, std::vector<v1::Alert>* changed) {
     job_ = RelevantPart(job);
+    baselines_.SetWindows(WindowsOf(job.rules()));
     std::vector<Post> next = Posts(job, layout_);
     for (Post& before : posts_) {
       const auto same = std::find_if(next.begin(), next.end(),

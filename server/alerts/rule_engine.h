@@ -45,7 +45,8 @@ class RuleEngine {
   void CheckProgress(absl::Time now, std::vector<v1::Alert>* changed);
 
   // Takes over rules, custom rules and clipping of a job that was edited. A rule whose settings
-  // changed starts anew: what fires resolves with RULE_CHANGED, baselines stay.
+  // changed starts anew: what fires resolves with RULE_CHANGED. Baselines stay; where a window
+  // became shorter they keep the newest values, and a longer one fills up first.
   void SetRules(const v1::Job& job, absl::Time now, std::vector<v1::Alert>* changed);
 
   // The job ended and its grace period passed: what fires resolves with JOB_ENDED.

@@ -27,6 +27,7 @@ struct Settings {
   int64_t for_steps = 1;
   int64_t resolve_steps = 1;
   int64_t cooldown_steps = 0;
+  int64_t window_steps = 0;  // 0: the rule has none.
 
   bool operator==(const Settings&) const = default;
 };
@@ -107,6 +108,9 @@ absl::Span<const RuleKind> Rules();
 // The catalogue's defaults, overridden by the entry of `overrides` for that rule, if any.
 Settings SettingsOf(v1::RuleId id,
                     const google::protobuf::RepeatedPtrField<v1::RuleSettings>& overrides);
+
+// How far back the rules look with these settings.
+Windows WindowsOf(const google::protobuf::RepeatedPtrField<v1::RuleSettings>& overrides);
 
 }  // namespace gradwatch::alerts
 

@@ -48,7 +48,7 @@ constexpr double kNormResolvePart = 0.1;  // Resolves below this part of the lim
 // where a best below a quarter of the first loss counts as a quarter, because near zero every
 // wobble is a multiple.
 constexpr double kLossOverFirst = 10.0;
-constexpr double kLossEmaBeta = 0.95;
+constexpr int kLossWindow = 20;  // Of the moving average: it keeps 0.95 of itself.
 constexpr double kEmaOverBest = 2.0;
 constexpr double kEmaOverBestResolvePart = 0.6;
 constexpr double kBestFloorPart = 0.25;
@@ -58,11 +58,14 @@ constexpr int64_t kEmaForFactor = 10;  // The average must stay high so many tim
 constexpr double kNormZ = 6.0;
 constexpr double kNormOverMedian = 10.0;
 constexpr int kSpikesNeeded = 3;
-constexpr int kSpikeWindow = 10;  // Of UPDATE_SPIKE, too.
-constexpr int kSpikeSamplesMin = 64;
+constexpr int kSpikeWindow = 10;      // These and the next are UPDATE_SPIKE's, too.
+constexpr int kSpikePast = 128;       // So many values before are what one is compared with.
+constexpr int kSpikeSamplesMin = 64;  // Or half of kSpikePast's setting, if that is less.
 // No spike counts when the loss is below this part of the first, or falls fast: its average is
 // below this part of the median of the last ones. Then the gradient of a breakthrough stands out.
 constexpr double kLearntPart = 0.02;
+constexpr double kLearningEmaBeta = 0.95;
+constexpr int kLearningLosses = 250;
 constexpr double kFallsFastPart = 0.9;
 constexpr double kFallsPart = 0.97;  // It falls at all; of OSCILLATION.
 
@@ -75,7 +78,7 @@ constexpr double kFallsPart = 0.97;  // It falls at all; of OSCILLATION.
 // bias 1), -6.4 (2 layers), -8.0 (LSTM, bias unset) and -10.7 (the default job, which solves its
 // task after 1400 steps); in runs that were stuck, -15.4 to -15.7 (tanh gain 0.5), -13.5 and -36.9
 // (saturated tanh).
-constexpr double kGrowthEmaBeta = 0.98;
+constexpr int kGrowthWindow = 50;  // Of the moving average: it keeps 0.98 of itself.
 constexpr double kGrowthLimit = 1.065;
 constexpr double kGrowthResolve = 1.02;
 constexpr double kGrowthResolvePart = 0.4;  // Nor above this part of the limit's distance from 1.
@@ -133,7 +136,7 @@ constexpr double kClipLooseTail = 20.0;        // p99 of the norms over p50 that
 
 // R10 LOSS_PLATEAU: median of the last losses over that of as many before, while the loss is above
 // a part of the first; or near what the task gives without memory, which is within so much of it.
-constexpr int kPlateauHalf = 250;
+constexpr int kPlateauWindow = 500;  // Both halves.
 constexpr double kPlateauRatio = 0.99;
 constexpr double kPlateauResolveBelow = 0.01;  // Below the limit by so much.
 constexpr double kPlateauOfFirst = 0.02;
@@ -160,7 +163,7 @@ constexpr double kSlopeResolve = 1.5;
 // moves each weight by about the rate at first, whatever the gradient: 4 % of the usual weights at
 // 0.002 and 128 units, in runs that learn well. So the upper limit is ten times the usual alarm at
 // 1e-2.
-constexpr double kUpdateRatioEmaBeta = 0.98;
+constexpr int kUpdateRatioWindow = 50;  // Of the moving average.
 constexpr double kUpdateRatioLow = 1e-5;
 constexpr double kUpdateRatioHigh = 0.1;
 constexpr double kUpdateRatioCritical = 10.0;  // Times the upper limit.
@@ -180,7 +183,7 @@ constexpr double kSigmaOverFirstResolvePart = 0.8;
 // steps: -0.6 to -0.97 in runs with plain SGD that learn well, at the largest rate that they bear;
 // -0.95 to -1 where the rate is too large. So it is an INFO, and none while the loss falls or is
 // near nothing.
-constexpr double kCosineEmaBeta = 0.98;
+constexpr int kCosineWindow = 50;  // Of the moving average.
 constexpr double kCosineLow = -0.3;
 constexpr double kCosineResolvePart = 1.0 / 3.0;  // -0.3 gives -0.1.
 

@@ -37,6 +37,9 @@ TEST(RulesOf, ShowsWhatTheJobChanged) {
   dead->set_id(v1::RULE_ID_DEAD_LAYER);
   dead->set_disabled(true);
   dead->set_for_steps(7);
+  v1::RuleSettings* const spikes = job.add_rules();
+  spikes->set_id(v1::RULE_ID_EXPLODING_REL);
+  spikes->set_window_steps(300);
 
   const std::vector<v1::Rule> rules = RulesOf(job);
 
@@ -49,6 +52,10 @@ TEST(RulesOf, ShowsWhatTheJobChanged) {
   const v1::Rule& layer = RuleNamed(rules, "DEAD_LAYER");
   EXPECT_TRUE(layer.in_force().disabled());
   EXPECT_EQ(layer.in_force().for_steps(), 7);
+  EXPECT_FALSE(layer.in_force().has_window_steps());
+  const v1::Rule& relative = RuleNamed(rules, "EXPLODING_REL");
+  EXPECT_EQ(relative.in_force().window_steps(), 300);
+  EXPECT_EQ(relative.defaults().window_steps(), 128);
 }
 
 TEST(RulesOf, OwnRulesComeLastWithTheirSettings) {

@@ -4,6 +4,7 @@
 #include <string>
 #include <vector>
 
+#include "absl/strings/str_cat.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "server/alerts/rules.h"
@@ -12,6 +13,7 @@
 namespace gradwatch::alerts {
 namespace {
 
+using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
 using ::testing::SizeIs;
@@ -60,6 +62,44 @@ TEST(RuleCatalogue, DefaultsAreWhatRulesUse) {
   }
 }
 
+TEST(RuleCatalogue, TenRulesLookBackOverAWindow) {
+  std::vector<std::string> names;
+  for (const v1::Rule& rule : RuleCatalogue()) {
+    if (!rule.defaults().has_window_steps()) continue;
+    names.push_back(absl::StrCat(rule.name(), " ", rule.defaults().window_steps()));
+    EXPECT_THAT(rule.condition(), HasSubstr("window_steps")) << rule.name();
+  }
+
+  EXPECT_THAT(names, ElementsAre("LOSS_DIVERGENCE 20", "EXPLODING_REL 128",
+                                 "RECURRENT_EXPANSION 50", "VANISHING_THROUGH_TIME 50",
+                                 "CLIP_SATURATED 200", "LOSS_PLATEAU 500", "UPDATE_RATIO 50",
+                                 "OSCILLATION 50", "CLIP_TOO_LOOSE 200", "UPDATE_SPIKE 128"));
+}
+
+TEST(WindowsOf, AreThoseOfTheRules) {
+  google::protobuf::RepeatedPtrField<v1::RuleSettings> list;
+  int64_t window = 30;
+  for (const v1::Rule& rule : RuleCatalogue()) {
+    if (!rule.defaults().has_window_steps()) continue;
+    v1::RuleSettings& settings = *list.Add();
+    settings.set_id(rule.id());
+    settings.set_window_steps(window++);
+  }
+
+  const Windows windows = WindowsOf(list);
+
+  EXPECT_EQ(windows.loss_divergence, 30);
+  EXPECT_EQ(windows.exploding_rel, 31);
+  EXPECT_EQ(windows.recurrent_expansion, 32);
+  EXPECT_EQ(windows.vanishing_through_time, 33);
+  EXPECT_EQ(windows.clip_saturated, 34);
+  EXPECT_EQ(windows.loss_plateau, 35);
+  EXPECT_EQ(windows.update_ratio, 36);
+  EXPECT_EQ(windows.oscillation, 37);
+  EXPECT_EQ(windows.clip_too_loose, 38);
+  EXPECT_EQ(windows.update_spike, 39);
+}
+
 struct BadSettings {
   const char* name;
   v1::RuleId id;
@@ -103,6 +143,20 @@ std::vector<BadSettings> BadOnes() {
       {"severity", v1::RULE_ID_DEAD_LAYER,
        [](S* s) { s->set_severity(static_cast<v1::Severity>(9)); }, "rules[0].severity",
        "9 is no severity"},
+      {"no window", v1::RULE_ID_DEAD_LAYER, [](S* s) { s->set_window_steps(50); },
+       "rules[0].window_steps",
+       "50: DEAD_LAYER has no window_steps; it judges each step by itself"},
+      {"zero window", v1::RULE_ID_OSCILLATION, [](S* s) { s->set_window_steps(0); },
+       "rules[0].window_steps", "0 is not between 1 and 10000"},
+      {"window too short for a spread", v1::RULE_ID_EXPLODING_REL,
+       [](S* s) { s->set_window_steps(15); }, "rules[0].window_steps",
+       "15 is not between 16 and 1000"},
+      {"window too long to keep", v1::RULE_ID_CLIP_SATURATED,
+       [](S* s) { s->set_window_steps(1001); }, "rules[0].window_steps",
+       "1001 is not between 10 and 1000"},
+      {"halves too long to keep", v1::RULE_ID_LOSS_PLATEAU,
+       [](S* s) { s->set_window_steps(10'001); }, "rules[0].window_steps",
+       "10001 is not between 20 and 10000"},
       {"muted", v1::RULE_ID_EXPLODING_ABS, [](S* s) { s->set_cooldown_steps(5); },
        "rules[0].cooldown_steps", "EXPLODING_ABS is never muted"},
   };

@@ -1245,6 +1245,228 @@ TEST(RuleEngine, ChangedSettingsResolveAndStartAnew) {
   EXPECT_EQ(stream.changed[1].threshold(), 500);
 }
 
+// --- window_steps.
+
+v1::Job JobWithWindow(v1::RuleId rule, int64_t window, bool clips = false) {
+  v1::Job job = MakeJob(clips);
+  v1::RuleSettings& settings = *job.add_rules();
+  settings.set_id(rule);
+  settings.set_window_steps(window);
+  return job;
+}
+
+// The newest alert of the rule; an empty one when there is none.
+v1::Alert LatestOf(const Stream& stream, v1::RuleId rule) {
+  v1::Alert latest;
+  for (const v1::Alert& alert : stream.engine.alerts()) {
+    if (alert.rule() == rule) latest = alert;
+  }
+  return latest;
+}
+
+// Steps of the symptom, after a healthy past, until the rule fires.
+int64_t StepsToFire(const Case& c, int64_t window, const Symptom& symptom) {
+  Stream stream(JobWithWindow(c.rule, window, c.clips));
+  stream.Feed(600);
+  stream.Feed(1500, symptom);
+  return LatestOf(stream, c.rule).firing_step() - 600;
+}
+
+class SlowRule : public testing::TestWithParam<Case> {};
+
+INSTANTIATE_TEST_SUITE_P(Rules, SlowRule, testing::ValuesIn([] {
+                           std::vector<Case> slow;
+                           for (const Case& c : Cases()) {
+                             const bool turns = c.rule == v1::RULE_ID_RECURRENT_EXPANSION ||
+                                                c.rule == v1::RULE_ID_VANISHING_THROUGH_TIME ||
+                                                c.rule == v1::RULE_ID_CLIP_SATURATED ||
+                                                c.rule == v1::RULE_ID_LOSS_PLATEAU ||
+                                                c.rule == v1::RULE_ID_UPDATE_RATIO ||
+                                                c.rule == v1::RULE_ID_OSCILLATION;
+                             if (turns) slow.push_back(c);
+                           }
+                           return slow;
+                         }()),
+                         [](const auto& param) { return std::string(param.param.name); });
+
+TEST_P(SlowRule, TurnsSoonerTheShorterItsWindow) {
+  const Case& c = GetParam();
+  int64_t usual = 0;
+  for (const v1::Rule& rule : RuleCatalogue()) {
+    if (rule.id() == c.rule) usual = rule.defaults().window_steps();
+  }
+  ASSERT_GT(usual, 0);
+
+  const int64_t shorter = StepsToFire(c, usual / 2, c.symptom);
+  const int64_t same = StepsToFire(c, usual, c.symptom);
+  const int64_t longer = StepsToFire(c, 2 * usual, c.symptom);
+
+  EXPECT_GT(shorter, 0);
+  EXPECT_LT(shorter, same);
+  EXPECT_LT(same, longer);
+}
+
+TEST(LossDivergence, TurnsSoonerTheShorterItsWindow) {
+  // Above twice the best average, below ten times the first loss.
+  const Case c = {.rule = v1::RULE_ID_LOSS_DIVERGENCE};
+
+  const int64_t shorter = StepsToFire(c, 5, Loss(3.0));
+  const int64_t longer = StepsToFire(c, 80, Loss(3.0));
+
+  EXPECT_GT(shorter, 0);
+  EXPECT_LT(shorter, longer);
+}
+
+TEST(ClipTooLoose, ForgetsAnExplosionSoonerTheShorterItsWindow) {
+  std::vector<int64_t> resolved;
+  for (const int64_t window : {50, 200}) {
+    Stream stream(JobWithWindow(v1::RULE_ID_CLIP_TOO_LOOSE, window, /*clips=*/true));
+    stream.Feed(200);
+    stream.Feed(3, ExplodesUnclipped);
+    stream.Feed(500);
+    resolved.push_back(LatestOf(stream, v1::RULE_ID_CLIP_TOO_LOOSE).resolved_step());
+  }
+
+  // As long as EXPLODING_ABS fires it is no past; that is the same in both.
+  EXPECT_GT(resolved[0], 0);
+  EXPECT_EQ(resolved[1] - resolved[0], 150);
+}
+
+TEST(SpikeRules, GetUsedToANewLevelSoonerTheShorterTheirWindow) {
+  const auto level = [](v1::StepStats* stats) {
+    stats->set_norm_before(40.0);
+    stats->set_update_norm(4.0);
+  };
+  for (const v1::RuleId rule : {v1::RULE_ID_EXPLODING_REL, v1::RULE_ID_UPDATE_SPIKE}) {
+    std::vector<int64_t> last;
+    for (const int64_t window : {16, 128}) {
+      Stream stream(JobWithWindow(rule, window));
+      stream.Feed(128);
+      stream.Feed(300, level);
+      last.push_back(LatestOf(stream, rule).last_step());
+    }
+
+    // The median is the new level once half of the window is; the last hits count for ten steps.
+    EXPECT_NEAR(static_cast<double>(last[0]), 128 + 8 + 8, 2.0);
+    EXPECT_NEAR(static_cast<double>(last[1]), 128 + 64 + 8, 2.0);
+  }
+}
+
+TEST(SpikeRules, ArmWithHalfOfAShortWindow) {
+  Stream stream(JobWithWindow(v1::RULE_ID_EXPLODING_REL, 40));
+  stream.Feed(20);
+
+  stream.Feed(3, Norm(50));
+
+  EXPECT_EQ(LatestOf(stream, v1::RULE_ID_EXPLODING_REL).firing_step(), 22);
+}
+
+TEST(WindowChange, AShorterOneKeepsTheNewestValues) {
+  Stream stream(MakeJob());
+  stream.Feed(100);
+  stream.engine.SetRules(JobWithWindow(v1::RULE_ID_EXPLODING_REL, 16), absl::UnixEpoch(),
+                         &stream.changed);
+
+  stream.Feed(3, Norm(50));
+
+  EXPECT_EQ(LatestOf(stream, v1::RULE_ID_EXPLODING_REL).firing_step(), 102);
+}
+
+TEST(WindowChange, ALongerOneFillsUpFirst) {
+  Stream stream(JobWithWindow(v1::RULE_ID_EXPLODING_REL, 16));
+  stream.Feed(100);
+  stream.engine.SetRules(JobWithWindow(v1::RULE_ID_EXPLODING_REL, 1000), absl::UnixEpoch(),
+                         &stream.changed);
+
+  // 16 norms are left, 64 are needed: the first spike is none.
+  stream.Feed(47);
+  stream.Feed(3, Norm(50));
+  EXPECT_EQ(LatestOf(stream, v1::RULE_ID_EXPLODING_REL).name(), "");
+  stream.Feed(1, Norm(50));
+
+  EXPECT_EQ(LatestOf(stream, v1::RULE_ID_EXPLODING_REL).firing_step(), 150);
+}
+
+TEST(WindowChange, HalvesOfLossesAreDividedAnew) {
+  Stream shorter(MakeJob()), longer(MakeJob());
+  shorter.Feed(120, Loss(1.0));
+  longer.Feed(550, Loss(1.0));
+  shorter.engine.SetRules(JobWithWindow(v1::RULE_ID_LOSS_PLATEAU, 100), absl::UnixEpoch(),
+                          &shorter.changed);
+  longer.engine.SetRules(JobWithWindow(v1::RULE_ID_LOSS_PLATEAU, 1000), absl::UnixEpoch(),
+                         &longer.changed);
+  EXPECT_THAT(longer.engine.pending(), IsEmpty());
+
+  shorter.Feed(200, Loss(1.0));
+  longer.Feed(1000, Loss(1.0));
+
+  // The newest 100 losses are there; it must hold for 100 steps.
+  const v1::Alert soon = LatestOf(shorter, v1::RULE_ID_LOSS_PLATEAU);
+  EXPECT_EQ(soon.pending_step(), 120);
+  EXPECT_EQ(soon.firing_step(), 219);
+  EXPECT_THAT(soon.message(), HasSubstr("the median of the last 50 steps"));
+  // 500 losses were kept, and 500 more make a thousand.
+  const v1::Alert late = LatestOf(longer, v1::RULE_ID_LOSS_PLATEAU);
+  EXPECT_EQ(late.pending_step(), 550 + 499);
+  EXPECT_EQ(late.firing_step(), 550 + 499 + 99);
+}
+
+TEST(WindowChange, AnAverageGoesOnFromWhereItIs) {
+  Stream stream(MakeJob());
+  stream.Feed(300, GrowthFactor(1.06));  // Just short of the limit.
+  stream.engine.SetRules(JobWithWindow(v1::RULE_ID_RECURRENT_EXPANSION, 1), absl::UnixEpoch(),
+                         &stream.changed);
+  stream.Feed(20, GrowthFactor(1.1));
+
+  const v1::Alert alert = LatestOf(stream, v1::RULE_ID_RECURRENT_EXPANSION);
+  EXPECT_EQ(alert.pending_step(), 300);
+  EXPECT_NEAR(alert.first_value(), 1.1, 1e-9);
+}
+
+TEST(WindowChange, IsOfThatRuleAlone) {
+  // Both look at the growth factor; after the change only one of them does so step by step.
+  Stream stream(MakeJob());
+  stream.Feed(100, GrowthFactor(0.9));
+  stream.engine.SetRules(JobWithWindow(v1::RULE_ID_RECURRENT_EXPANSION, 1), absl::UnixEpoch(),
+                         &stream.changed);
+
+  stream.Feed(5, GrowthFactor(0.1));
+
+  ASSERT_THAT(stream.engine.pending(), IsEmpty());
+}
+
+TEST(WindowChange, ResolvesWhatFires) {
+  Stream stream(MakeJob());
+  stream.Feed(75);
+  stream.Feed(7, Spikes(40));
+  stream.changed.clear();
+
+  stream.engine.SetRules(JobWithWindow(v1::RULE_ID_EXPLODING_REL, 64), absl::UnixEpoch(),
+                         &stream.changed);
+
+  ASSERT_THAT(stream.changed, SizeIs(1));
+  EXPECT_EQ(stream.changed[0].resolve_reason(), v1::Alert::RESOLVE_REASON_RULE_CHANGED);
+}
+
+TEST(WindowChange, StatesOfOtherWindowsAreKeptAndRead) {
+  v1::Job job = JobWithWindow(v1::RULE_ID_EXPLODING_REL, 300);
+  v1::RuleSettings& plateau = *job.add_rules();
+  plateau.set_id(v1::RULE_ID_LOSS_PLATEAU);
+  plateau.set_window_steps(1000);
+  Stream whole(job), second(job), usual(MakeJob());
+  whole.Feed(1100);
+
+  ASSERT_TRUE(second.engine.LoadState(whole.engine.SaveState()).ok());
+  second.next_step = whole.next_step;
+  EXPECT_FALSE(usual.engine.LoadState(whole.engine.SaveState()).ok());
+  for (Stream* stream : {&whole, &second}) {
+    stream->Feed(40, Spikes(40));
+    stream->Feed(300, Loss(2.0));
+  }
+
+  EXPECT_EQ(second.engine.SaveState(), whole.engine.SaveState());
+}
+
 TEST(RuleEngine, SettingsThatSayTheSameChangeNothing) {
   Stream stream(MakeJob());
   stream.Feed(1, Norm(2000));

@@ -64,26 +64,50 @@ v1::StepStats RandomStep(int64_t step, const Temper& temper, std::mt19937* rando
   return stats;
 }
 
+using RuleList = google::protobuf::RepeatedPtrField<v1::RuleSettings>;
+
+bool Allowed(const v1::RuleSettings& settings) {
+  RuleList list;
+  *list.Add() = settings;
+  std::vector<SettingsProblem> problems;
+  CheckRuleSettings(list, "rules", &problems);
+  return problems.empty();
+}
+
 // Settings that CheckRuleSettings accepts, near the edges too.
-Settings RandomSettings(const v1::Rule& rule, std::mt19937* random) {
-  Settings settings = SettingsOf(rule.id(), {});
+v1::RuleSettings RandomSettings(const v1::Rule& rule, std::mt19937* random) {
+  const v1::RuleSettings& defaults = rule.defaults();
   std::uniform_real_distribution<double> uniform(0.2, 3.0);
-  for (double* threshold : {&settings.threshold, &settings.second_threshold}) {
-    v1::RuleSettings changed;
-    changed.set_id(rule.id());
-    const double value = *threshold * uniform(*random);
-    if (threshold == &settings.threshold) {
-      changed.set_threshold(value);
-    } else {
-      changed.set_second_threshold(value);
-    }
-    google::protobuf::RepeatedPtrField<v1::RuleSettings> list;
-    *list.Add() = changed;
-    std::vector<SettingsProblem> problems;
-    CheckRuleSettings(list, "rules", &problems);
-    if (problems.empty()) *threshold = value;
-  }
+  v1::RuleSettings settings;
+  settings.set_id(rule.id());
+  const auto keep = [&settings](const v1::RuleSettings& changed) {
+    if (Allowed(changed)) settings = changed;
+  };
+  v1::RuleSettings changed = settings;
+  changed.set_threshold(defaults.threshold() * uniform(*random));
+  keep(changed);
+  changed = settings;
+  changed.set_second_threshold(defaults.second_threshold() * uniform(*random));
+  keep(changed);
+  // Down to a tenth: what is too little, as for rules without a window, is not allowed.
+  changed = settings;
+  changed.set_window_steps(static_cast<int64_t>(
+      std::round(static_cast<double>(defaults.window_steps()) *
+                 std::pow(10.0, (*random)() % 2 == 0 ? -1.0 : 0.3) * uniform(*random) / 3.0)));
+  keep(changed);
   return settings;
+}
+
+RuleList RandomSettingsOfAll(std::mt19937* random) {
+  RuleList list;
+  for (const v1::Rule& rule : RuleCatalogue()) *list.Add() = RandomSettings(rule, random);
+  return list;
+}
+
+std::vector<Settings> SettingsOfAll(const RuleList& list) {
+  std::vector<Settings> all;
+  for (const v1::Rule& rule : RuleCatalogue()) all.push_back(SettingsOf(rule.id(), list));
+  return all;
 }
 
 int PartsOf(Scope scope, const Layout& layout) {
@@ -92,7 +116,7 @@ int PartsOf(Scope scope, const Layout& layout) {
 }
 
 TEST(Rules, ResolveConditionExcludesTheConditionOnRandomStreams) {
-  std::map<v1::RuleId, int> held, cleared;
+  std::map<v1::RuleId, int> held, cleared, windows;
   for (uint32_t seed = 0; seed < 40; ++seed) {
     std::mt19937 random(seed);
     const Temper temper = {0.05 + 0.02 * (seed / 2), seed % 4 == 0   ? 1.0
@@ -100,10 +124,18 @@ TEST(Rules, ResolveConditionExcludesTheConditionOnRandomStreams) {
                                                                      : 0.3};
     const v1::Job job = MakeJob(seed % 2 == 0);
     const Layout layout = LayoutOf(job);
-    Baselines baselines;
-    std::vector<Settings> settings;
-    for (const v1::Rule& rule : RuleCatalogue()) settings.push_back(RandomSettings(rule, &random));
-    for (int64_t step = 0; step < 600; ++step) {
+    RuleList list = RandomSettingsOfAll(&random);
+    std::vector<Settings> settings = SettingsOfAll(list);
+    Baselines baselines(WindowsOf(list));
+    for (int64_t step = 0; step < 900; ++step) {
+      if (step == 600) {  // Edited while the job runs.
+        list = RandomSettingsOfAll(&random);
+        settings = SettingsOfAll(list);
+        baselines.SetWindows(WindowsOf(list));
+        for (const v1::RuleSettings& changed : list) {
+          windows[changed.id()] += changed.has_window_steps() ? 1 : 0;
+        }
+      }
       const v1::StepStats stats = RandomStep(step, temper, &random);
       baselines.Observe(stats, layout);
       const Others others = {.firing = random(),
@@ -126,6 +158,9 @@ TEST(Rules, ResolveConditionExcludesTheConditionOnRandomStreams) {
       EXPECT_GT(held[rule.id], 0) << rule.id;
     }
     EXPECT_GT(cleared[rule.id], 0) << rule.id;
+  }
+  for (const v1::Rule& rule : RuleCatalogue()) {
+    EXPECT_EQ(windows[rule.id()] > 0, rule.defaults().has_window_steps()) << rule.name();
   }
 }
 

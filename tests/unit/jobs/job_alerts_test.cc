@@ -1,3 +1,4 @@
+#include <atomic>
 #include <string>
 #include <vector>
 
@@ -240,6 +241,51 @@ TEST_F(JobAlertsTest, RulesOfAJobFollowItsSettings) {
   EXPECT_EQ(catalogue->rules_size(), before->rules_size());
   EXPECT_FALSE(catalogue->rules(1).has_in_force());
   EXPECT_EQ(manager().ListRules(of_job).status().code(), StatusCode::kNotFound);
+}
+
+TEST_F(JobAlertsTest, AWindowChangesBetweenTwoStepsAndKeepsWhatFits) {
+  // No norm counts at first, for the job is somewhere when it is paused.
+  std::atomic<double> norm = 0.0;
+  script_->step_stats = [&norm](v1::StepStats* stats) {
+    stats->set_norm_before(norm);
+    stats->set_loss(1.0 + 1.0 / (1.0 + static_cast<double>(stats->step())));
+  };
+  script_->AllowAll();
+  Create("a", kManySteps);
+  ASSERT_TRUE(manager().Pause("jobs/a").ok());
+  const auto advance = [&](double value, int64_t steps) {
+    norm = value;
+    v1::AdvanceJobRequest request;
+    request.set_name("jobs/a");
+    request.set_steps(steps);
+    EXPECT_TRUE(manager().Advance(request).ok());
+  };
+  const auto set_window = [this](int64_t steps) {
+    v1::UpdateJobRequest update = UpdateOf("jobs/a", {"rules"});
+    v1::RuleSettings* const settings = update.mutable_job()->add_rules();
+    settings->set_id(v1::RULE_ID_EXPLODING_REL);
+    settings->set_window_steps(steps);
+    settings->set_warmup_steps(0);
+    return manager().Update(update).status();
+  };
+  // The loss may be found to stand still.
+  const auto spikes = [this] {
+    std::vector<v1::Alert> alerts = Alerts();
+    std::erase_if(alerts, [](const auto& a) { return a.rule() != v1::RULE_ID_EXPLODING_REL; });
+    return alerts;
+  };
+  advance(1.0, 40);
+  advance(50.0, 3);  // Of 64 norms that the default window needs.
+  ASSERT_THAT(spikes(), IsEmpty());
+
+  ASSERT_TRUE(set_window(30).ok());
+  EXPECT_EQ(set_window(1001).code(), StatusCode::kInvalidArgument);
+  advance(1.0, 5);
+  advance(60.0, 3);
+
+  ASSERT_THAT(spikes(), SizeIs(1));
+  EXPECT_EQ(spikes()[0].severity(), v1::SEVERITY_WARN);
+  EXPECT_EQ(spikes()[0].firing_step(), manager().Get("jobs/a")->step() - 1);
 }
 
 TEST_F(JobAlertsTest, ReplayGivesTheAlertsOfTheRunAndOfOtherSettings) {
