@@ -44,6 +44,25 @@ std::string LargestTensorText(const Context& context, std::string* name) {
                       ")");
 }
 
+Description DescribeSpike(const Context& context, const Clause& z) {
+  const SpikeWatch& norms = context.baselines.norms;
+  const v1::StepStats& stats = context.stats;
+  Description text;
+  const std::string largest = LargestTensorText(context, &text.tensor);
+  text.message =
+      absl::StrCat("A single spike: gradient norm ", Number(stats.norm_before()), " at step ",
+                   stats.step(), ", ", Number(norms.latest().over_median),
+                   " times the recent median ", Number(norms.values().median()), " (robust z ",
+                   Number(z.value), ", limit ", Number(z.threshold), ")", largest, ".");
+  if (Clips(context.job)) text.message += " It was not clipped.";
+  text.advice = absl::StrCat(
+      "Nothing, unless more follow. The data of this step begins at "
+      "batch_origin ",
+      stats.batch_origin(), ": gradwatch batch ", JobId(context.job), " ", stats.step(),
+      " shows it.");
+  return text;
+}
+
 }  // namespace
 
 Description DescribeNonFinite(const Context& context, const Observation& seen, int clause) {
@@ -125,6 +144,7 @@ Description DescribeLossDivergence(const Context& context, const Observation& se
 
 Description DescribeExplodingRel(const Context& context, const Observation& seen, int clause) {
   const Clause& z = seen.clauses[static_cast<size_t>(clause)];
+  if (z.event) return DescribeSpike(context, z);
   const SpikeWatch& norms = context.baselines.norms;
   Description text;
   const std::string largest = LargestTensorText(context, &text.tensor);

@@ -5,8 +5,29 @@
 namespace gradwatch::alerts {
 namespace {
 
+// The first clause that holds and has held for long enough; -1 for none.
+int FirstRipe(const Observation& seen, const Settings& settings, const Life& life) {
+  // What told more than an event goes on telling it until the cool-down is over.
+  const bool muted = !FiredForEvent(seen, life) && WithinCooldown(life, settings);
+  for (size_t i = 0; i < seen.clauses.size(); ++i) {
+    const Clause& clause = seen.clauses[i];
+    if (!clause.holds || (clause.event && muted)) continue;
+    const int64_t needed = clause.event ? 1 : settings.for_steps * clause.for_factor;
+    if (life.runs[i] >= needed) return static_cast<int>(i);
+  }
+  return -1;
+}
+
 Transition AdvanceFiring(const Observation& seen, const Settings& settings, int64_t step,
                          Life* life) {
+  if (FiredForEvent(seen, *life)) {
+    const int ripe = FirstRipe(seen, settings, *life);
+    if (ripe >= 0 && !seen.clauses[static_cast<size_t>(ripe)].event) {
+      life->clause = ripe;
+      life->clear_run = 0;
+      return Transition::kTakesOver;
+    }
+  }
   life->clear_run = seen.clear && !seen.holds() ? life->clear_run + 1 : 0;
   if (life->clear_run < settings.resolve_steps) return Transition::kNone;
   life->phase = Life::Phase::kInactive;
@@ -25,19 +46,19 @@ Transition AdvanceQuiet(const Observation& seen, const Settings& settings, int64
     life->phase = Life::Phase::kPending;
     life->pending_step = step;
   }
-  for (size_t i = 0; i < seen.clauses.size(); ++i) {
-    const Clause& clause = seen.clauses[i];
-    if (clause.holds && life->runs[i] >= settings.for_steps * clause.for_factor) {
-      life->phase = Life::Phase::kFiring;
-      life->clause = static_cast<int>(i);
-      life->clear_run = 0;
-      return Transition::kFires;
-    }
-  }
-  return Transition::kNone;
+  const int ripe = FirstRipe(seen, settings, *life);
+  if (ripe < 0) return Transition::kNone;
+  life->phase = Life::Phase::kFiring;
+  life->clause = ripe;
+  life->clear_run = 0;
+  return Transition::kFires;
 }
 
 }  // namespace
+
+bool FiredForEvent(const Observation& seen, const Life& life) {
+  return seen.clauses[static_cast<size_t>(life.clause)].event;
+}
 
 Transition Advance(const Observation& seen, const Settings& settings, int64_t step, Life* life) {
   for (size_t i = 0; i < seen.clauses.size(); ++i) {

@@ -15,6 +15,9 @@ namespace gradwatch::alerts {
 //   inactive
 //               ^          |
 //               +--- first step that does not hold
+//
+// A clause that is an event fires at once; while it does, another that held for long enough takes
+// over.
 struct Life {
   enum class Phase { kInactive, kPending, kFiring };
 
@@ -30,10 +33,13 @@ struct Life {
   void LoadState(stats::StateReader* reader);
 };
 
-enum class Transition { kNone, kFires, kResolves };
+enum class Transition { kNone, kFires, kTakesOver, kResolves };
 
 // Takes `life` through one step. `seen.known` must be true.
 Transition Advance(const Observation& seen, const Settings& settings, int64_t step, Life* life);
+
+// Whether what fires, or last did, is a clause that is an event.
+bool FiredForEvent(const Observation& seen, const Life& life);
 
 // A life that fires at this step continues its latest alert instead of beginning another one.
 bool WithinCooldown(const Life& life, const Settings& settings);

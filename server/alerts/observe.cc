@@ -125,9 +125,14 @@ Observation ObserveExplodingRel(const Context& context) {
       .value = norms.largest().z,
       .threshold = limit};
   const bool spike = norms.latest().z > limit && norms.latest().over_median > over_median;
+  const bool unclipped = spike && !context.stats.clipped();
+  seen.clauses[1] = {.holds = unclipped && !context.baselines.LearnsWell(),
+                     .value = norms.latest().z,
+                     .threshold = limit,
+                     .event = true};
   seen.clear = !seen.holds() && !spike;
   // What was clipped did little harm.
-  seen.severity = spike && !context.stats.clipped() ? v1::SEVERITY_WARN : v1::SEVERITY_INFO;
+  seen.severity = seen.clauses[0].holds && unclipped ? v1::SEVERITY_WARN : v1::SEVERITY_INFO;
   return seen;
 }
 

@@ -94,9 +94,10 @@ std::vector<Row> Rows() {
       {v1::RULE_ID_EXPLODING_REL,
        "EXPLODING_REL",
        "The gradient norm is far above its own recent past, again and again; INFO when it was "
-       "clipped.",
+       "clipped, and for a single spike that was not.",
        absl::StrCat(kSpikesNeeded, " of the last ", kSpikeWindow,
-                    " steps with robust z of ln norm_before > threshold and "
+                    " steps (INFO: 1 that was not clipped, at once) with robust z of ln "
+                    "norm_before > threshold and "
                     "norm_before > second_threshold x median, against the window_steps norms "
                     "before; from ",
                     kSpikeSamplesMin,

@@ -283,6 +283,9 @@ class RuleEngine::Impl {
       case Transition::kFires:
         Fire(context, seen, now, post, changed);
         break;
+      case Transition::kTakesOver:
+        TakeOver(context, seen, now, *post, changed);
+        break;
       case Transition::kResolves:
         Note(*post, seen, stats.step());
         Resolve(v1::Alert::RESOLVE_REASON_CONDITION, now, post, changed);
@@ -303,26 +306,51 @@ class RuleEngine::Impl {
       alert->set_rule(post->id());
       alert->set_rule_name(post->name);
       alert->set_pending_step(life.pending_step);
-      alert->set_firing_step(context.stats.step());
-      alert->set_first_value(seen.clauses[static_cast<size_t>(life.clause)].value);
-      alert->set_peak_value(alert->first_value());
-      SetTime(now, alert->mutable_fire_time());
+      alert->set_peak_value(seen.clauses[static_cast<size_t>(life.clause)].value);
+      Date(context, seen, life, now, alert);
     }
-    alert->clear_last_good_step();
-    if (context.stats.has_last_good_step()) {
-      alert->set_last_good_step(context.stats.last_good_step());
-    }
+    NoteLastGoodStep(context.stats, alert);
     alert->set_count(alert->count() + 1);
     alert->set_state(v1::Alert::STATE_FIRING);
     alert->clear_resolve_reason();
     alert->clear_resolve_time();
     alert->clear_resolved_step();
     alert->clear_acknowledgement();
-    alert->set_severity(std::max(alert->severity(), seen.severity));
+    const bool event = FiredForEvent(seen, life);
+    alert->set_single_event(event);
+    alert->set_severity(std::max(alert->severity(), event ? v1::SEVERITY_INFO : seen.severity));
     silences_.Mark(alert);
     Describe(context, seen, *post, alert);
     Note(*post, seen, context.stats.step());
     changed->push_back(*alert);
+  }
+
+  // An alert that told of an event tells of more from now on, as if it fired now.
+  void TakeOver(const Context& context, const Observation& seen, absl::Time now, const Post& post,
+                std::vector<v1::Alert>* changed) {
+    Note(post, seen, context.stats.step());
+    v1::Alert* alert = log_.Find(post.life.alert);
+    if (alert == nullptr) return;
+    alert->set_single_event(false);
+    alert->set_severity(std::max(alert->severity(), seen.severity));
+    alert->clear_acknowledgement();
+    Date(context, seen, post.life, now, alert);
+    NoteLastGoodStep(context.stats, alert);
+    Describe(context, seen, post, alert);
+    changed->push_back(*alert);
+  }
+
+  // Puts down that the alert fires now.
+  static void Date(const Context& context, const Observation& seen, const Life& life,
+                   absl::Time now, v1::Alert* alert) {
+    alert->set_firing_step(context.stats.step());
+    alert->set_first_value(seen.clauses[static_cast<size_t>(life.clause)].value);
+    SetTime(now, alert->mutable_fire_time());
+  }
+
+  static void NoteLastGoodStep(const v1::StepStats& stats, v1::Alert* alert) {
+    alert->clear_last_good_step();
+    if (stats.has_last_good_step()) alert->set_last_good_step(stats.last_good_step());
   }
 
   // Keeps a firing alert's numbers up to date.
@@ -330,7 +358,8 @@ class RuleEngine::Impl {
               std::vector<v1::Alert>* changed) {
     Note(post, seen, context.stats.step());
     v1::Alert* alert = log_.Find(post.life.alert);
-    if (alert == nullptr || !seen.holds() || seen.severity <= alert->severity()) return;
+    if (alert == nullptr || !seen.holds() || FiredForEvent(seen, post.life)) return;
+    if (seen.severity <= alert->severity()) return;
     alert->set_severity(seen.severity);
     alert->clear_acknowledgement();
     Describe(context, seen, post, alert);

@@ -36,8 +36,9 @@ class RuleEngine {
   RuleEngine& operator=(const RuleEngine&) = delete;
 
   // Runs the rules over one step. Steps come in order, each once. Appends to `changed` a copy of
-  // each alert that began to fire, rose in severity, was re-opened or resolved at this step, or
-  // whose silence ended. Pending alerts are not reported; see pending().
+  // each alert that began to fire, rose in severity, came to tell of more than a single event, was
+  // re-opened or resolved at this step, or whose silence ended. Pending alerts are not reported;
+  // see pending().
   void Observe(const v1::StepStats& stats, absl::Time now, std::vector<v1::Alert>* changed);
 
   // Says that time passes while no step ends: what STALLED_JOB looks at. Time counts from the last

@@ -61,6 +61,9 @@ struct Clause {
   double threshold = 0.0;  // What it is compared with.
   int64_t for_factor = 1;  // It must hold for settings.for_steps times this.
   bool smaller_is_worse = false;
+  // A single event: told at once and as INFO whatever the settings say, and not within the
+  // cool-down of an alert that told more.
+  bool event = false;
 };
 
 // The most ways that a rule has.
@@ -75,7 +78,7 @@ struct Observation {
   bool clear = false;
   v1::Severity severity = v1::SEVERITY_UNSPECIFIED;
 
-  // The first clause that holds; -1 for none.
+  // The first clause that holds; -1 for none. Events come last.
   int FirstThatHolds() const;
   bool holds() const { return FirstThatHolds() >= 0; }
 };

@@ -55,6 +55,8 @@ constexpr double kBestFloorPart = 0.25;
 constexpr int64_t kEmaForFactor = 10;  // The average must stay high so many times as long.
 
 // R4 EXPLODING_REL: robust z of ln norm, and norm over the median, in so many of the last steps.
+// A single one is told, too, but as INFO, and only unclipped: in the runs that detection_runs.json
+// has for tuning, clipping held all four single ones that came where nothing was wrong.
 constexpr double kNormZ = 6.0;
 constexpr double kNormOverMedian = 10.0;
 constexpr int kSpikesNeeded = 3;

@@ -98,7 +98,7 @@ absl::Span<const Observed> Newest(absl::Span<const Observed> steps, int64_t fini
 bool TellsOfExplosion(const v1::Alert& alert, const clip::NormHistory& window) {
   const bool rule = alert.rule() == v1::RULE_ID_EXPLODING_ABS ||
                     alert.rule() == v1::RULE_ID_LOSS_DIVERGENCE ||
-                    alert.rule() == v1::RULE_ID_EXPLODING_REL;
+                    (alert.rule() == v1::RULE_ID_EXPLODING_REL && !alert.single_event());
   const bool ended = alert.state() == v1::Alert::STATE_RESOLVED;
   return rule && alert.firing_step() <= window.last_step &&
          (!ended || alert.resolved_step() >= window.first_step);

@@ -189,11 +189,11 @@ std::vector<Case> Cases() {
 
 class EveryRule : public testing::TestWithParam<Case> {
  protected:
-  // The alerts of the rule that the case is about.
+  // The alerts of the rule that the case is about, without those on a single event.
   static std::vector<v1::Alert> AlertsOf(const RuleEngine& engine) {
     std::vector<v1::Alert> alerts;
     for (const v1::Alert& alert : engine.alerts()) {
-      if (alert.rule() == GetParam().rule) alerts.push_back(alert);
+      if (alert.rule() == GetParam().rule && !alert.single_event()) alerts.push_back(alert);
     }
     return alerts;
   }
@@ -380,7 +380,8 @@ TEST_P(EveryRule, NonFiniteStepsFreezeIt) {
   EXPECT_EQ(frozen[0].message(), plain[0].message());
 }
 
-// Rules that look at the step itself, not at an average that takes long to turn.
+// Rules that look at the step itself, not at an average that takes long to turn, and that tell
+// nothing before the time.
 class PromptRule : public EveryRule {};
 
 INSTANTIATE_TEST_SUITE_P(Rules, PromptRule, testing::ValuesIn([] {
@@ -393,7 +394,8 @@ INSTANTIATE_TEST_SUITE_P(Rules, PromptRule, testing::ValuesIn([] {
                                                c.rule == v1::RULE_ID_LOSS_PLATEAU ||
                                                c.rule == v1::RULE_ID_UPDATE_RATIO ||
                                                c.rule == v1::RULE_ID_OSCILLATION;
-                             if (!slow) prompt.push_back(c);
+                             const bool eager = c.rule == v1::RULE_ID_EXPLODING_REL;
+                             if (!slow && !eager) prompt.push_back(c);
                            }
                            return prompt;
                          }()),
@@ -626,7 +628,7 @@ TEST(ExplodingRel, NeedsSixtyFourNorms) {
   EXPECT_THAT(stream.changed, IsEmpty());
 }
 
-TEST(ExplodingRel, SingleSpikeIsNoAlert) {
+TEST(ExplodingRel, SingleSpikesAreToldOnceAndForInformation) {
   Stream stream(MakeJob());
   stream.Feed(100);
 
@@ -635,7 +637,108 @@ TEST(ExplodingRel, SingleSpikeIsNoAlert) {
     stream.Feed(9);
   }
 
+  ASSERT_THAT(stream.changed, SizeIs(1));
+  const v1::Alert& alert = stream.changed[0];
+  EXPECT_EQ(alert.rule(), v1::RULE_ID_EXPLODING_REL);
+  EXPECT_EQ(alert.severity(), v1::SEVERITY_INFO);
+  EXPECT_TRUE(alert.single_event());
+  EXPECT_EQ(alert.firing_step(), 100);
+  EXPECT_THAT(alert.message(), HasSubstr("A single spike: gradient norm 500 at step 100, 500 "
+                                         "times the recent median 1"));
+  EXPECT_THAT(alert.message(), HasSubstr("largest in rnn.weight_hh_l0"));
+  EXPECT_THAT(alert.advice(), HasSubstr("gradwatch batch boom 100"));
+  EXPECT_EQ(stream.engine.firing(), 1);
+}
+
+TEST(ExplodingRel, SingleSpikeResolvesAndWithinCooldownComesAgainUnderTheSameName) {
+  Stream stream(MakeJob());
+  stream.Feed(100);
+  stream.Feed(1, Norm(500));
+  stream.Feed(49);
+  EXPECT_EQ(stream.engine.firing(), 1);
+  stream.Feed(1);  // The fiftieth.
+  EXPECT_EQ(stream.engine.firing(), 0);
+
+  stream.Feed(99);
+  stream.Feed(1, Norm(500));
+  ASSERT_THAT(stream.engine.alerts(), SizeIs(1));
+  EXPECT_EQ(stream.engine.alerts()[0].count(), 2);
+  EXPECT_TRUE(stream.engine.alerts()[0].single_event());
+  stream.Feed(50 + 101);
+  stream.Feed(1, Norm(500));
+
+  ASSERT_THAT(stream.engine.alerts(), SizeIs(2));
+  EXPECT_EQ(stream.engine.alerts()[1].count(), 1);
+}
+
+TEST(ExplodingRel, SpikesAgainAndAgainTakeOverTheAlertOfTheFirst) {
+  Stream stream(MakeJob());
+  stream.Feed(75);
+  stream.Feed(1, Norm(400));
+  const v1::Acknowledgement seen = [] {
+    v1::Acknowledgement acknowledgement;
+    acknowledgement.set_author("ann");
+    return acknowledgement;
+  }();
+  ASSERT_TRUE(stream.engine.Acknowledge(1, seen, &stream.changed).ok());
+  stream.Feed(2);
+  stream.changed.clear();
+
+  stream.Feed(6, Spikes(40));  // At 78 and 81.
+  ASSERT_THAT(stream.changed, SizeIs(1));
+  stream.Feed(30, Spikes(40));
+
+  ASSERT_THAT(stream.changed, SizeIs(1));
+  const v1::Alert& alert = stream.changed[0];
+  EXPECT_EQ(alert.name(), "jobs/boom/alerts/1");
+  EXPECT_EQ(alert.severity(), v1::SEVERITY_WARN);
+  EXPECT_FALSE(alert.single_event());
+  EXPECT_EQ(alert.pending_step(), 75);
+  EXPECT_EQ(alert.firing_step(), 81);
+  EXPECT_EQ(alert.fire_time().seconds(), 1081);
+  EXPECT_EQ(alert.count(), 1);
+  EXPECT_FALSE(alert.has_acknowledgement());
+  EXPECT_NEAR(alert.peak_value(), std::log(400.0) / 0.1, 1e-9);
+  EXPECT_THAT(alert.message(), HasSubstr("3 of the last 10 steps"));
+}
+
+TEST(ExplodingRel, SingleSpikeAfterManyIsNotToldWithinTheCooldown) {
+  Stream stream(MakeJob());
+  stream.Feed(75);
+  stream.Feed(7, Spikes(40));
+  stream.Feed(60);
+  ASSERT_THAT(stream.engine.alerts(), SizeIs(1));
+  ASSERT_EQ(stream.engine.alerts()[0].state(), v1::Alert::STATE_RESOLVED);
+  stream.changed.clear();
+
+  stream.Feed(1, Norm(500));
+  stream.Feed(100);
   EXPECT_THAT(stream.changed, IsEmpty());
+  stream.Feed(1, Norm(500));
+
+  ASSERT_THAT(stream.changed, SizeIs(1));
+  EXPECT_EQ(stream.changed[0].name(), "jobs/boom/alerts/2");
+  EXPECT_TRUE(stream.changed[0].single_event());
+}
+
+TEST(ExplodingRel, ForAndSeverityOfTheJobAreNotThoseOfASingleSpike) {
+  v1::Job job = MakeJob();
+  v1::RuleSettings& settings = *job.add_rules();
+  settings.set_id(v1::RULE_ID_EXPLODING_REL);
+  settings.set_for_steps(30);
+  settings.set_severity(v1::SEVERITY_CRIT);
+  Stream stream(job);
+  stream.Feed(75);
+
+  stream.Feed(7 + 28, Spikes(40));  // The third at 81; 28 more steps.
+  ASSERT_THAT(stream.changed, SizeIs(1));
+  EXPECT_EQ(stream.changed[0].severity(), v1::SEVERITY_INFO);
+  EXPECT_EQ(stream.changed[0].firing_step(), 75);
+  stream.Feed(1, Spikes(40));
+
+  ASSERT_THAT(stream.changed, SizeIs(2));
+  EXPECT_EQ(stream.changed[1].severity(), v1::SEVERITY_CRIT);
+  EXPECT_EQ(stream.changed[1].firing_step(), 81 + 29);
 }
 
 TEST(RecurrentExpansion, LongWindowFiresByDecades) {
@@ -949,6 +1052,44 @@ TEST(ExplodingRel, SpikesThatWereClippedAreForInformation) {
   ASSERT_THAT(stream.changed, SizeIs(1));
   EXPECT_EQ(stream.changed[0].rule(), v1::RULE_ID_EXPLODING_REL);
   EXPECT_EQ(stream.changed[0].severity(), v1::SEVERITY_INFO);
+  EXPECT_FALSE(stream.changed[0].single_event());
+}
+
+TEST(ExplodingRel, SingleSpikeThatWasClippedIsNotTold) {
+  Stream stream(MakeJob(/*clips=*/true));
+  stream.Feed(75);
+
+  stream.Feed(1, [](v1::StepStats* stats) {
+    stats->set_norm_before(40);
+    stats->set_clipped(true);
+  });
+  stream.Feed(20);
+  EXPECT_THAT(stream.changed, IsEmpty());
+  stream.Feed(1, Norm(40));
+
+  ASSERT_THAT(stream.changed, SizeIs(1));
+  EXPECT_TRUE(stream.changed[0].single_event());
+  EXPECT_THAT(stream.changed[0].message(), HasSubstr("It was not clipped."));
+}
+
+TEST(ExplodingRel, SpikesThatWereClippedTakeOverForInformationFirst) {
+  Stream stream(MakeJob(/*clips=*/true));
+  stream.Feed(75);
+  stream.Feed(1, Norm(40));
+  const auto clipped = [](v1::StepStats* stats) {
+    stats->set_norm_before(40);
+    stats->set_clipped(true);
+  };
+
+  stream.Feed(2, clipped);
+  ASSERT_THAT(stream.changed, SizeIs(2));
+  EXPECT_EQ(stream.changed[1].severity(), v1::SEVERITY_INFO);
+  EXPECT_FALSE(stream.changed[1].single_event());
+  stream.Feed(1, Norm(40));
+
+  ASSERT_THAT(stream.changed, SizeIs(3));
+  EXPECT_EQ(stream.changed[2].name(), stream.changed[0].name());
+  EXPECT_EQ(stream.changed[2].severity(), v1::SEVERITY_WARN);
 }
 
 TEST(ExplodingRel, SilentWhileTheLossFallsFast) {
@@ -1206,8 +1347,11 @@ TEST(RuleEngine, WithoutThroughTimeStatisticsTheRestStillWorks) {
     stats->set_norm_before(5000);
   });
 
-  ASSERT_THAT(stream.changed, SizeIs(1));
+  ASSERT_THAT(stream.changed, SizeIs(2));
+  EXPECT_EQ(stream.changed[0].rule(), v1::RULE_ID_EXPLODING_ABS);
   EXPECT_EQ(stream.changed[0].tensor(), "");
+  EXPECT_EQ(stream.changed[1].rule(), v1::RULE_ID_EXPLODING_REL);
+  EXPECT_EQ(stream.changed[1].tensor(), "");
 }
 
 TEST(RuleEngine, ListsWhatIsPendingApart) {
@@ -1255,11 +1399,12 @@ v1::Job JobWithWindow(v1::RuleId rule, int64_t window, bool clips = false) {
   return job;
 }
 
-// The newest alert of the rule; an empty one when there is none.
+// The newest alert of the rule that is about more than a single event; an empty one when there is
+// none.
 v1::Alert LatestOf(const Stream& stream, v1::RuleId rule) {
   v1::Alert latest;
   for (const v1::Alert& alert : stream.engine.alerts()) {
-    if (alert.rule() == rule) latest = alert;
+    if (alert.rule() == rule && !alert.single_event()) latest = alert;
   }
   return latest;
 }

@@ -82,6 +82,22 @@ TEST_F(JobAdviceTest, HearsOfExplosionsFromAlertsWithinTheWindow) {
   EXPECT_EQ(advice.recommended().max_norm(), 1.0);
 }
 
+TEST_F(JobAdviceTest, ASingleSpikeIsNoExplosion) {
+  RunJob(
+      400, [](int64_t step) { return step == 350 ? 500.0 : 2.0; }, /*loss=*/1.0);
+
+  const v1::ClipAdvice advice = Advice(Request());
+
+  v1::ListAlertsRequest request;
+  request.set_parent("jobs/x");
+  const auto alerts = manager().ListAlerts(request);
+  ASSERT_TRUE(alerts.ok()) << alerts.status();
+  ASSERT_EQ(alerts->alerts_size(), 1);
+  EXPECT_TRUE(alerts->alerts(0).single_event());
+  EXPECT_EQ(advice.explosion_alerts(), 0);
+  EXPECT_EQ(advice.basis(), v1::ClipAdvice::BASIS_STEP_SIZE);
+}
+
 TEST_F(JobAdviceTest, SeesALossThatStandsStillToTheEnd) {
   RunJob(
       800, [](int64_t) { return 2.0; }, /*loss=*/1.0);
