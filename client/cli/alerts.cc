@@ -225,6 +225,7 @@ Command ShowCommand() {
   struct ShowFlags {
     std::string alert;
     bool batch = false;
+    int64_t examples = kExamplesDefault;
   };
   const auto flags = std::make_shared<ShowFlags>();
   Command command{
@@ -232,16 +233,19 @@ Command ShowCommand() {
       .purpose = "Show one alert whole: what, where, when, how bad, what to do.",
       .description =
           "With --batch and -o json it prints two messages: the alert, then the batch. gradwatch "
-          "batch shows more examples.",
-      .examples = {"alerts show my-job/3", "alerts show my-job/3 --batch"},
+          "batch shows those of any step.",
+      .examples = {"alerts show my-job/3", "alerts show my-job/3 --batch --examples 1"},
       .flags = {{.names = "ALERT",
                  .value = "JOB/N",
                  .help = "The alert, as gradwatch alerts --watch names it.",
                  .set = Into(&flags->alert)},
                 {.names = "--batch",
                  .help = "Also examples of the step at which it fired.",
-                 .set = Into(&flags->batch)}}};
+                 .set = Into(&flags->batch)},
+                ExamplesFlag(&flags->examples)}};
   command.run = [flags](Session* session) -> absl::StatusOr<int> {
+    const absl::Status checked = CheckExamples(flags->examples);
+    if (!checked.ok()) return checked;
     const std::string name = AlertName(flags->alert);
     const absl::StatusOr<client::Client*> client = session->Connect();
     if (!client.ok()) return client.status();
@@ -258,8 +262,9 @@ Command ShowCommand() {
       return kOk;
     }
     if (!session->json()) session->out() << "\n";
-    const absl::Status status = PrintBatch(name.substr(0, name.rfind("/alerts/")),
-                                           alert->firing_step(), 0, false, *client, session);
+    const absl::Status status =
+        PrintBatch(name.substr(0, name.rfind("/alerts/")), alert->firing_step(), flags->examples,
+                   false, *client, session);
     if (!status.ok()) return status;
     return kOk;
   };

@@ -18,7 +18,6 @@
 namespace gradwatch::cli {
 namespace {
 
-constexpr int64_t kExamplesDefault = 4;
 // What is shown of a long sequence, and of a long text.
 constexpr int kStepsHead = 6, kStepsTail = 4, kStepsWhole = 12;
 constexpr size_t kTextHead = 120, kTextTail = 60, kTextWhole = 200;
@@ -72,21 +71,55 @@ std::string OriginText(const v1::TrainingExample& example, const v1::Task& task)
   return absl::StrCat("example ", example.origin());
 }
 
+// What the symbols and classes of a task are called, by number, as server/data makes them; empty
+// where they are numbers to everyone.
+struct Names {
+  std::vector<std::string> symbols;
+  std::vector<std::string> classes;
+  std::string legend;
+};
+
+Names NamesOf(const v1::Task& task) {
+  if (task.has_copy_memory()) {
+    const std::vector<std::string> letters = {"_", "a", "b", "c", "d", "e", "f", "g", "h", "now"};
+    return {letters, letters,
+            "symbols: a to h are to be remembered and said after 'now'; _ is the blank"};
+  }
+  if (task.has_temporal_order()) {
+    return {{"A", "B", "c", "d", "e", "f"},
+            {"AA", "AB", "BA", "BB"},
+            "symbols: A and B matter, c to f do not; the class is the two that came, in order"};
+  }
+  return {};
+}
+
+// The name of a number; the number itself where it has none.
+std::string NameOf(double number, const std::vector<std::string>& names) {
+  for (size_t i = 0; i < names.size(); ++i) {
+    if (number == static_cast<double>(i)) return names[i];
+  }
+  return FormatNumber(number);
+}
+
 // One column of an example's table.
 struct Column {
   std::string title;
   std::function<std::string(int t)> cell;
 };
 
-// Of numbers that stand time step by time step, `width` for each.
+// Of numbers that stand time step by time step, `width` for each. `symbols` are their names, or
+// null.
 template <typename Numbers>
 void AddColumns(const Numbers& numbers, int width,
                 const google::protobuf::RepeatedPtrField<std::string>& names,
-                absl::string_view prefix, std::vector<Column>* columns) {
+                absl::string_view prefix, const std::vector<std::string>* symbols,
+                std::vector<Column>* columns) {
   for (int i = 0; i < width; ++i) {
     const std::string name = i < names.size() ? names.Get(i) : absl::StrCat(i);
-    columns->push_back({absl::StrCat(prefix, name), [&numbers, width, i](int t) {
-                          return FormatNumber(numbers.Get(t * width + i));
+    columns->push_back({absl::StrCat(prefix, name), [&numbers, symbols, width, i](int t) {
+                          const double number = numbers.Get(t * width + i);
+                          return symbols != nullptr ? NameOf(number, *symbols)
+                                                    : FormatNumber(number);
                         }});
   }
 }
@@ -97,16 +130,20 @@ bool TargetsOverTime(const v1::TrainingBatch& batch, const v1::TrainingExample& 
          example.target_values_size() > batch.target_names_size();
 }
 
-std::vector<Column> ColumnsOf(const v1::TrainingBatch& batch, const v1::TrainingExample& example) {
+// The columns refer to `example` and `names`.
+std::vector<Column> ColumnsOf(const v1::TrainingBatch& batch, const v1::TrainingExample& example,
+                              const Names& names) {
   std::vector<Column> columns;
   const int steps = std::max(1, example.time_steps());
-  AddColumns(example.inputs(), example.inputs_size() / steps, batch.feature_names(), "", &columns);
+  AddColumns(example.inputs(), example.inputs_size() / steps, batch.feature_names(), "",
+             &names.symbols, &columns);
   if (TargetsOverTime(batch, example)) {
     AddColumns(example.target_values(), example.target_values_size() / steps, batch.target_names(),
-               "-> ", &columns);
+               "-> ", nullptr, &columns);
     if (!example.target_classes().empty()) {
-      columns.push_back(
-          {"-> class", [&example](int t) { return absl::StrCat(example.target_classes(t)); }});
+      columns.push_back({"-> class", [&example, &names](int t) {
+                           return NameOf(example.target_classes(t), names.classes);
+                         }});
     }
   }
   if (!example.weights().empty()) {
@@ -117,8 +154,8 @@ std::vector<Column> ColumnsOf(const v1::TrainingBatch& batch, const v1::Training
 
 // The numbers of an example, a line for each time step.
 std::string NumbersText(const v1::TrainingBatch& batch, const v1::TrainingExample& example,
-                        const BatchStyle& style) {
-  std::vector<Column> columns = ColumnsOf(batch, example);
+                        const Names& names, const BatchStyle& style) {
+  std::vector<Column> columns = ColumnsOf(batch, example, names);
   std::vector<std::string> left_out;
   if (!style.full && columns.size() > kColumnsMax) {
     left_out.push_back(absl::StrCat(columns.size() - kColumnsMax, " columns"));
@@ -146,10 +183,11 @@ std::string NumbersText(const v1::TrainingBatch& batch, const v1::TrainingExampl
 }
 
 // Of an example with one target, at its last time step.
-std::string LastTargetText(const v1::TrainingBatch& batch, const v1::TrainingExample& example) {
+std::string LastTargetText(const v1::TrainingBatch& batch, const v1::TrainingExample& example,
+                           const Names& names) {
   std::string text = "target";
   if (!example.target_classes().empty()) {
-    absl::StrAppend(&text, " class ", example.target_classes(0));
+    absl::StrAppend(&text, " class ", NameOf(example.target_classes(0), names.classes));
   }
   for (int i = 0; i < example.target_values_size(); ++i) {
     absl::StrAppend(&text, i > 0 ? "," : "", " ", batch.target_names(i), " ",
@@ -159,13 +197,13 @@ std::string LastTargetText(const v1::TrainingBatch& batch, const v1::TrainingExa
 }
 
 std::string ExampleText(const v1::TrainingBatch& batch, const v1::TrainingExample& example,
-                        const BatchStyle& style) {
+                        const Names& names, const BatchStyle& style) {
   if (!example.text().empty()) {
     return absl::StrCat("reads  ", QuotedText(example.text(), style), "\nto say ",
                         QuotedText(example.target_text(), style), "\n");
   }
-  std::string text = NumbersText(batch, example, style);
-  if (!TargetsOverTime(batch, example)) text += LastTargetText(batch, example);
+  std::string text = NumbersText(batch, example, names, style);
+  if (!TargetsOverTime(batch, example)) text += LastTargetText(batch, example, names);
   return text;
 }
 
@@ -180,12 +218,30 @@ std::string DescribeBatch(const v1::TrainingBatch& batch, const v1::Job& job,
   if (job.task().has_forecast() || job.task().has_mackey_glass()) {
     text += "numbers are standardised: (value - mean) / deviation of the training part\n";
   }
+  const Names names = NamesOf(job.task());
+  if (!names.legend.empty()) absl::StrAppend(&text, names.legend, "\n");
   for (int row = 0; row < batch.examples_size(); ++row) {
     const v1::TrainingExample& example = batch.examples(row);
     absl::StrAppend(&text, "\nrow ", row, ": ", OriginText(example, job.task()), ", ",
-                    example.time_steps(), " time steps\n", ExampleText(batch, example, style));
+                    example.time_steps(), " time steps\n",
+                    ExampleText(batch, example, names, style));
   }
   return text;
+}
+
+Flag ExamplesFlag(int64_t* examples) {
+  return {.names = "--examples",
+          .value = "N",
+          .help = "How many, from the first row on; at most 1000.",
+          .default_text = absl::StrCat(kExamplesDefault),
+          .field = "examples_max",
+          .set = Into(examples)};
+}
+
+absl::Status CheckExamples(int64_t examples) {
+  if (examples >= 1) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      absl::StrCat("--examples ", examples, " shows nothing; allowed: 1 to 1000"));
 }
 
 absl::Status PrintBatch(const std::string& job, int64_t step, int64_t examples, bool full,
@@ -223,7 +279,8 @@ Command BatchCommand() {
       .purpose = "Show the examples that a step was trained on.",
       .description =
           "The batch is made again from what the step recorded: every number is the one that the "
-          "network saw, also where a roll back left batches out or a drill spoilt them.",
+          "network saw, also where a roll back left batches out or a drill spoilt them. Symbols of "
+          "copy memory and temporal order have names here, in -o json they are numbers.",
       .examples = {"batch my-job 57", "batch my-job 57 --examples 1 --full",
                    "batch my-job 57 -o json"},
       .flags = {JobArgument(&flags->job),
@@ -232,20 +289,13 @@ Command BatchCommand() {
                  .help = "The step, as in gradwatch watch or an alert.",
                  .field = "step",
                  .set = Into(&flags->step)},
-                {.names = "--examples",
-                 .value = "N",
-                 .help = "How many, from the first row on; at most 1000.",
-                 .default_text = absl::StrCat(kExamplesDefault),
-                 .field = "examples_max",
-                 .set = Into(&flags->examples)},
+                ExamplesFlag(&flags->examples),
                 {.names = "--full",
                  .help = "All time steps and columns of each.",
                  .set = Into(&flags->full)}}};
   command.run = [flags](Session* session) -> absl::StatusOr<int> {
-    if (flags->examples < 1) {
-      return absl::InvalidArgumentError(
-          absl::StrCat("--examples ", flags->examples, " shows nothing; allowed: 1 to 1000"));
-    }
+    const absl::Status checked = CheckExamples(flags->examples);
+    if (!checked.ok()) return checked;
     const absl::StatusOr<client::Client*> client = session->Connect();
     if (!client.ok()) return client.status();
     const absl::Status status = PrintBatch(JobName(flags->job), flags->step, flags->examples,

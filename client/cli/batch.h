@@ -22,6 +22,11 @@ struct BatchStyle {
 std::string DescribeBatch(const v1::TrainingBatch& batch, const v1::Job& job,
                           const BatchStyle& style);
 
+// The flag for how many examples are shown, and what is wrong with its value.
+constexpr int64_t kExamplesDefault = 4;
+Flag ExamplesFlag(int64_t* examples);
+absl::Status CheckExamples(int64_t examples);
+
 // Fetches the batch of a step and prints it; `job` is "jobs/{id}".
 absl::Status PrintBatch(const std::string& job, int64_t step, int64_t examples, bool full,
                         client::Client* client, Session* session);

@@ -701,6 +701,11 @@ TEST_F(AppTest, ShowsOneAlertWhole) {
   EXPECT_EQ(RunWith({"alerts", "show", "jobs/x/alerts/2", "--batch"}), 0);
   EXPECT_THAT(out_.str(), HasSubstr("\n\njobs/x step 12: 1 of the 32 rows"));
   EXPECT_EQ(sent.step(), 12);
+  EXPECT_EQ(sent.examples_max(), 4);
+  EXPECT_EQ(RunWith({"alerts", "show", "x/2", "--batch", "--examples", "9"}), 0);
+  EXPECT_EQ(sent.examples_max(), 9);
+  EXPECT_EQ(RunWith({"alerts", "show", "x/2", "--batch", "--examples", "0"}), 2);
+  EXPECT_THAT(err_.str(), HasSubstr("--examples 0 shows nothing; allowed: 1 to 1000"));
   EXPECT_EQ(RunWith({"alerts", "show", "x/3", "--batch"}), 0);
   EXPECT_THAT(err_.str(), HasSubstr("no step raised this alert"));
   EXPECT_EQ(RunWith({"alerts", "show", "x/4"}), 3);

@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <string>
+#include <vector>
 
 namespace gradwatch::cli {
 namespace {
@@ -82,8 +83,54 @@ TEST(DescribeBatchTest, ShowsTargetsWeightsAndRowsOfATable) {
   EXPECT_THAT(text, Not(HasSubstr("target sum")));
 }
 
-TEST(DescribeBatchTest, ShowsClasses) {
+// One example of symbols, each with a class beside it or one class for all.
+v1::TrainingBatch Symbols(const std::vector<int>& symbols, const std::vector<int>& classes) {
+  v1::TrainingBatch batch;
+  batch.add_feature_names("token");
+  v1::TrainingExample* const example = batch.add_examples();
+  example->set_time_steps(static_cast<int>(symbols.size()));
+  for (const int symbol : symbols) example->add_inputs(static_cast<float>(symbol));
+  for (const int number : classes) example->add_target_classes(number);
+  return batch;
+}
+
+TEST(DescribeBatchTest, NamesTheSymbolsOfCopyMemory) {
   const v1::Job job = JobOf([](v1::Task* task) { task->mutable_copy_memory(); });
+
+  const std::string text = DescribeBatch(Symbols({8, 0, 9, 0}, {0, 0, 0, 8}), job, {});
+
+  EXPECT_THAT(text, HasSubstr("symbols: a to h are to be remembered and said after 'now'"));
+  EXPECT_THAT(text, HasSubstr("t  token  -> class\n"
+                              "0      h         _\n"
+                              "1      _         _\n"
+                              "2    now         _\n"
+                              "3      _         h\n"));
+}
+
+TEST(DescribeBatchTest, NamesTheSymbolsOfTemporalOrder) {
+  const v1::Job job = JobOf([](v1::Task* task) { task->mutable_temporal_order(); });
+
+  const std::string text = DescribeBatch(Symbols({5, 1, 2, 0}, {2}), job, {});
+
+  EXPECT_THAT(text, HasSubstr("symbols: A and B matter"));
+  EXPECT_THAT(text, HasSubstr("0      f\n"
+                              "1      B\n"
+                              "2      c\n"
+                              "3      A\n"
+                              "target class BA\n"));
+}
+
+TEST(DescribeBatchTest, ShowsNumbersWhereThereAreNoNames) {
+  const v1::Job job = JobOf([](v1::Task* task) { task->mutable_copy_memory(); });
+
+  // Spoilt on purpose, for instance.
+  const std::string text = DescribeBatch(Symbols({10, 3}, {12}), job, {});
+
+  EXPECT_THAT(text, HasSubstr("0     10\n1      c\ntarget class 12\n"));
+}
+
+TEST(DescribeBatchTest, ShowsClasses) {
+  const v1::Job job = JobOf([](v1::Task* task) { task->mutable_adding(); });
   v1::TrainingBatch last = Adding(2), each = Adding(2);
   for (v1::TrainingBatch* batch : {&last, &each}) {
     batch->clear_target_names();
