@@ -68,6 +68,7 @@ inline T BlockOfSquares(const S* values, int64_t size) {
     }
   });
 }
+
 // A sum of floats that came nowhere near the ends of their range.
 inline bool Moderate(float sum) { return sum > 1e-29F && sum < 1e30F; }
 
@@ -76,8 +77,9 @@ inline bool Moderate(float sum) { return sum > 1e-29F && sum < 1e30F; }
 template <typename Block>
 inline int64_t AddBlocks(int64_t n, double* sum, Block block) {
   const int64_t end = n / kSquaresLanes * kSquaresLanes;
-  for (int64_t i = 0; i < end; i += kSquaresBlock)
+  for (int64_t i = 0; i < end; i += kSquaresBlock) {
     *sum += block(i, std::min(kSquaresBlock, end - i));
+  }
   return end;
 }
 

@@ -192,6 +192,29 @@ class CliTest(unittest.TestCase):
         self.assertIn("there is no 'jobs/nobody'",
                       cli(self.server, "alerts", "rules", "--job", "nobody", expect=3).stderr)
 
+    def test_names_symbols_as_the_tasks_mean_them(self):
+        step = ["--steps", "1", "--batch", "16", "--eval-every", "0", "--wait"]
+        cli(self.server, "submit", "--task", "temporal-order", "--time-steps", "20", "--id", "order",
+            *step)
+        cli(self.server, "submit", "--task", "copy-memory", "--delay", "5", "--id", "copy", *step)
+
+        def classes(job):
+            text = cli(self.server, "batch", job, "0", "--examples", "16", "--full").stdout
+            rows = cli_json(self.server, "batch", job, "0", "--examples", "16")["examples"]
+            return text.split("\nrow ")[1:], rows
+
+        for text, example in zip(*classes("order")):
+            pair = "".join("AB"[int(symbol)] for symbol in example["inputs"] if symbol < 2)
+            self.assertEqual(text.rstrip().splitlines()[-1], f"target class {pair}")
+        for text, example in zip(*classes("copy")):
+            lines = [line.split() for line in text.rstrip().splitlines()[2:]]
+            seen, said = [line[1] for line in lines], [line[2] for line in lines]
+            signal_at = seen.index("now")
+            letters = [name for name in seen[:signal_at] if name != "_"]
+            self.assertEqual(said[signal_at + 1:], letters)
+            self.assertEqual(len(letters), 10)
+            self.assertEqual(len(set(seen[signal_at + 1:])), 1)
+
     def test_checks_gradients(self):
         checked = cli(self.server, "check", *SMALL)
 
