@@ -26,6 +26,10 @@ using Bits = std::conditional_t<std::is_same_v<S, float>, uint32_t, uint64_t>;
 template <typename S>
 using BitVector __attribute__((vector_size(kVectorBytes))) = Bits<S>;
 
+// As many sums of magnitudes as there are S in a vector. Without a sign: NaN may overflow them.
+template <typename S>
+using SumVector __attribute__((vector_size(kVectorSize<S> * sizeof(uint32_t)))) = uint32_t;
+
 // How many magnitudes were closed and open, in lanes as wide as S.
 template <typename S>
 struct Ends {
@@ -36,7 +40,7 @@ struct Ends {
 // Adds some columns of vectors, each over all positions: load(p, column) gives one of them. Adds
 // each unit's magnitudes to `sums`.
 template <typename S, int fraction_bits, int columns, typename Load>
-inline void AddColumns(int64_t positions, Load load, Ends<S>* ends, int32_t* sums) {
+inline void AddColumns(int64_t positions, Load load, Ends<S>* ends, uint32_t* sums) {
   constexpr S kClosed = static_cast<S>(kGateClosed);
   constexpr S kOpen = static_cast<S>(kGateOpen);
   constexpr S kTo = kShift<S, fraction_bits>;
@@ -55,11 +59,10 @@ inline void AddColumns(int64_t positions, Load load, Ends<S>* ends, int32_t* sum
   *ends = found;
   const Bits<S> of_shift = static_cast<Bits<S>>(positions) * std::bit_cast<Bits<S>>(kTo);
   for (int column = 0; column < columns; ++column) {
-    using Counters = typename CountersOf<S>::Type;
-    int32_t* const to = sums + column * kVectorSize<S>;
-    Counters sum;
+    uint32_t* const to = sums + column * kVectorSize<S>;
+    SumVector<S> sum;
     std::memcpy(&sum, to, sizeof(sum));
-    sum += __builtin_convertvector(bits[column] - of_shift, Counters);
+    sum += __builtin_convertvector(bits[column] - of_shift, SumVector<S>);
     std::memcpy(to, &sum, sizeof(sum));
   }
 }
@@ -82,7 +85,7 @@ int64_t GateSums::StrideOf(int64_t units) {
 }
 
 void GateSums::Clear() {
-  std::fill_n(narrow_.data(), narrow_.size(), 0);
+  std::fill_n(narrow_.data(), narrow_.size(), 0U);
   for (int member = 0; member < members_; ++member) {
     Counts* const counts = &counts_[member];
     if (counts->has_wide) std::fill_n(wide_.data() + member * member_size_, member_size_, 0);
@@ -91,7 +94,7 @@ void GateSums::Clear() {
 }
 
 template <typename S>
-void GateSums::AddGate(Counts* counts, int gate, int32_t* sums, const S* values, int64_t stride,
+void GateSums::AddGate(Counts* counts, int gate, uint32_t* sums, const S* values, int64_t stride,
                        int64_t positions) const {
   constexpr int64_t kLanes = kVectorSize<S>;
   constexpr int kColumns = static_cast<int>(64 / kVectorBytes);  // A cache line is read at once.
@@ -153,8 +156,8 @@ void GateSums::Means(int gate, int64_t positions, absl::Span<double> means) cons
   std::fill_n(sums, units_, 0.0);
   for (int member = 0; member < members_; ++member) {
     const int64_t at = member * member_size_ + gate * StrideOf(units_);
-    const int32_t* const narrow = narrow_.data() + at;
-    for (int64_t i = 0; i < units_; ++i) sums[i] += narrow[i];
+    const uint32_t* const narrow = narrow_.data() + at;
+    for (int64_t i = 0; i < units_; ++i) sums[i] += static_cast<int32_t>(narrow[i]);
     if (!counts_[member].has_wide) continue;
     // Whole numbers far below 2^53: no sum is rounded.
     const int64_t* const wide = wide_.data() + at;

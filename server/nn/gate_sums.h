@@ -57,7 +57,7 @@ class GateSums {
   // A gate's sums, whole vectors long.
   static int64_t StrideOf(int64_t units);
   template <typename S>
-  void AddGate(Counts* counts, int gate, int32_t* sums, const S* values, int64_t stride,
+  void AddGate(Counts* counts, int gate, uint32_t* sums, const S* values, int64_t stride,
                int64_t positions) const;
   void Widen(int member);
   int64_t CountAll(const std::array<Counts::Lanes, kGatesMax> Counts::*lanes, int gate) const;
@@ -66,9 +66,9 @@ class GateSums {
   const int64_t units_;
   const int64_t member_size_;  // gates, each of whole vectors of units.
   const int members_;
-  Buffer<int32_t> narrow_;  // [members, member_size]: of the last positions, quick to add to.
-  Buffer<int64_t> wide_;    // [members, member_size]: of those before.
-  Buffer<Counts> counts_;   // [members]
+  Buffer<uint32_t> narrow_;  // [members, member_size]: of the last positions, quick to add to.
+  Buffer<int64_t> wide_;     // [members, member_size]: of those before.
+  Buffer<Counts> counts_;    // [members]
 };
 
 }  // namespace gradwatch::nn
