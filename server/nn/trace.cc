@@ -99,7 +99,7 @@ void TraceRecorder::RecordHidden(int member, int64_t position, const S* h) {
   auto* const lanes = &saturated_[member].lanes;
   At(kHidden, position) = QuickSumOfSquares(h, hidden_);
   if (cell_ == Cell::kRnnRelu) {
-    // What is not above zero is saturated; a NaN is not, but then its share means nothing.
+    // What is not above zero is saturated. A NaN counts, too, but makes the states none anyway.
     Saturated above;
     At(kHiddenMax, position) = LargestAndAbove(h, hidden_, S(0), &above.lanes);
     (*lanes)[0] += static_cast<int32_t>(hidden_ - SumOfLanes(above.lanes));

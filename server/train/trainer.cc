@@ -48,8 +48,8 @@ constexpr int64_t kFixedBytes = 64 << 10;
 
 constexpr int64_t kStatisticsStateVersion = 3;
 
-// A ladder's older checkpoints are so many times its checkpoint_every_steps apart.
-constexpr int64_t kNearCheckpoints = 4;
+// In multiples of checkpoint_every_steps: how far a ladder's older checkpoints are from each other.
+constexpr int64_t kOlderCheckpointsApart = 4;
 
 // Never more than the machine has.
 int ThreadsUsefulOf(const nn::NetworkConfig& config, const data::TaskShape& shape) {
@@ -250,7 +250,7 @@ TrainerOf<S>::TrainerOf(const v1::Job& job, std::unique_ptr<data::Source> source
   if (job.has_ladder()) {
     ladder_.emplace(job.ladder());
     points_.emplace(job.ladder().checkpoints(),
-                    kNearCheckpoints * job.ladder().checkpoint_every_steps(),
+                    kOlderCheckpointsApart * job.ladder().checkpoint_every_steps(),
                     static_cast<int64_t>(network_.weights().size()),
                     static_cast<int64_t>(optimizer_.state().size()));
   }

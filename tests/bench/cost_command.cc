@@ -66,8 +66,15 @@ absl::StatusOr<Level> MakeLevel(const Flags& flags, const Shape& shape, const st
   const std::vector<std::string> parts = absl::StrSplit(name, absl::MaxSplits('+', 1));
   StepSettings settings;
   ASSIGN_OR_RETURN(settings.cell, CellNamed(flags.cell));
-  ASSIGN_OR_RETURN(settings.statistics, StatisticsNamed(parts[0]));
-  ASSIGN_OR_RETURN(settings.diagnostics, DiagnosticsNamed(parts.size() > 1 ? parts[1] : "default"));
+  const auto statistics = StatisticsNamed(parts[0]);
+  const auto diagnostics = DiagnosticsNamed(parts.size() > 1 ? parts[1] : "default");
+  if (!statistics.ok() || !diagnostics.ok()) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("--levels: '", name, "' is unknown; known are off, basic and full, each also ",
+                     "with + and one of none, compare, recurrent, probe and noise"));
+  }
+  settings.statistics = *statistics;
+  settings.diagnostics = *diagnostics;
   settings.layers = flags.layers;
   settings.shape = shape;
   Level level;
