@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <cstring>
 #include <type_traits>
 #include <utility>
 
@@ -14,9 +15,33 @@ namespace gradwatch {
 // blocks, each on its own, and adds them in order gets the same bits as who sums all at once.
 constexpr int64_t kSquaresBlock = 64;
 
-namespace internal {
-
 constexpr int64_t kSquaresLanes = 16;  // Interleaved sums of a block.
+
+// The sums, lane by lane, of the squares of what value(i), a vector of Ts from index i on, gives
+// for i below `size`, a multiple of kSquaresLanes and at most kSquaresBlock.
+template <typename T, typename Value>
+inline Vector<T> LanesOfSquares(int64_t size, Value value) {
+  constexpr int kStep = static_cast<int>(kVectorSize<T>);
+  constexpr int kVectors = static_cast<int>(kSquaresLanes) / kStep;
+  Vector<T> sums[kVectors];
+#pragma GCC unroll 8
+  for (int v = 0; v < kVectors; ++v) sums[v] = Vector<T>{};  // In registers, one by one.
+  for (int64_t k = 0; k < size; k += kSquaresLanes) {
+#pragma GCC unroll 8
+    for (int v = 0; v < kVectors; ++v) {
+      const Vector<T> one = value(k + v * kStep);
+      sums[v] += one * one;
+    }
+  }
+#pragma GCC unroll 3
+  for (int half = kVectors / 2; half > 0; half /= 2) {
+#pragma GCC unroll 4
+    for (int v = 0; v < half; ++v) sums[v] += sums[v + half];
+  }
+  return sums[0];
+}
+
+namespace internal {
 
 template <int by, typename V, int... index>
 inline V Rotated(const V& vector, std::integer_sequence<int, index...>) {
@@ -35,26 +60,51 @@ inline T SumOfLanes(const Vector<T>& vector) {
   }
 }
 
-// The sum of the squares of what value(i), a vector of Ts from index i on, gives for i below
-// `size`, a multiple of kSquaresLanes.
+// Joined takes its vectors pair by pair, then the pairs' results, and so on. The lane in which the
+// one that it takes as number `slot` ends up.
+template <typename T>
+constexpr int LaneOfSlot(int slot) {
+  constexpr int kSize = static_cast<int>(kVectorSize<T>);
+  int lane = 0;
+  for (int bit = 1; bit < kSize; bit *= 2) lane = 2 * lane + ((slot & bit) != 0 ? 1 : 0);
+  const bool swapped = sizeof(T) == 4 && kSize >= 4;  // See HalfLane.
+  return swapped ? (lane & ~3) | ((lane & 1) << 1) | ((lane & 2) >> 1) : lane;
+}
+
+// Two vectors have groups of 2 * `half` lanes each. Where lane `lane` of all the lower halves, or
+// upper ones, comes from, in an order for which there are instructions.
+template <typename T>
+constexpr int HalfLane(int lane, int half, bool upper) {
+  constexpr int kSize = static_cast<int>(kVectorSize<T>);
+  const bool pairs = sizeof(T) == 4 && half == 1 && kSize >= 4;
+  const int group = pairs ? lane / 4 * 2 + lane % 2 : lane / half / 2;
+  const bool second = pairs ? lane % 4 >= 2 : lane / half % 2 != 0;
+  const int within = pairs ? 0 : lane % half;
+  return group * 2 * half + within + (upper ? half : 0) + (second ? kSize : 0);
+}
+
+template <typename T, int half, typename Op, int... lane>
+inline Vector<T> JoinHalves(const Vector<T>& x, const Vector<T>& y, Op op,
+                            std::integer_sequence<int, lane...>) {
+  return op(__builtin_shufflevector(x, y, HalfLane<T>(lane, half, false)...),
+            __builtin_shufflevector(x, y, HalfLane<T>(lane, half, true)...));
+}
+
+template <typename T, int count, int slot, typename Op>
+inline Vector<T> Joined(const Vector<T>* rows, Op op) {
+  if constexpr (count == 1) {
+    return rows[LaneOfSlot<T>(slot)];
+  } else {
+    constexpr int kSize = static_cast<int>(kVectorSize<T>);
+    return JoinHalves<T, kSize / count>(Joined<T, count / 2, slot>(rows, op),
+                                        Joined<T, count / 2, slot + count / 2>(rows, op), op,
+                                        std::make_integer_sequence<int, kSize>());
+  }
+}
+
 template <typename T, typename Value>
 inline T SquaresOfBlock(int64_t size, Value value) {
-  constexpr int kStep = static_cast<int>(kVectorSize<T>);
-  constexpr int kVectors = static_cast<int>(kSquaresLanes) / kStep;
-  Vector<T> sums[kVectors] = {};
-  for (int64_t k = 0; k < size; k += kSquaresLanes) {
-#pragma GCC unroll 8
-    for (int v = 0; v < kVectors; ++v) {
-      const Vector<T> one = value(k + v * kStep);
-      sums[v] += one * one;
-    }
-  }
-#pragma GCC unroll 3
-  for (int half = kVectors / 2; half > 0; half /= 2) {
-#pragma GCC unroll 4
-    for (int v = 0; v < half; ++v) sums[v] += sums[v + half];
-  }
-  return SumOfLanes<T>(sums[0]);
+  return SumOfLanes<T>(LanesOfSquares<T>(size, value));
 }
 
 // In T, which is S or double.
@@ -72,15 +122,21 @@ inline T BlockOfSquares(const S* values, int64_t size) {
 // A sum of floats that came nowhere near the ends of their range.
 inline bool Moderate(float sum) { return sum > 1e-29F && sum < 1e30F; }
 
-// Adds up block(begin, size) for the blocks of [0, n) that are multiples of kSquaresLanes long, and
-// returns where they end.
-template <typename Block>
-inline int64_t AddBlocks(int64_t n, double* sum, Block block) {
-  const int64_t end = n / kSquaresLanes * kSquaresLanes;
-  for (int64_t i = 0; i < end; i += kSquaresBlock) {
-    *sum += block(i, std::min(kSquaresBlock, end - i));
-  }
-  return end;
+// Rare: not to be in the way of the others.
+__attribute__((noinline, cold)) inline double ImmoderateBlock(const float* values, int64_t size) {
+  return BlockOfSquares<double>(values, size);
+}
+
+// Calls body(begin, size) for the blocks of [0, n) that are multiples of kSquaresLanes long, in
+// order, and returns where they end.
+template <typename Body>
+inline int64_t ForBlocks(int64_t n, Body body) {
+  int64_t i = 0;
+  for (; i + kSquaresBlock <= n; i += kSquaresBlock) body(i, kSquaresBlock);
+  const auto size =
+      static_cast<int64_t>(static_cast<uint64_t>(n - i) / kSquaresLanes) * kSquaresLanes;
+  if (size > 0) body(i, size);
+  return i + size;
 }
 
 // [from, from + count), and zeros.
@@ -90,19 +146,62 @@ struct LastLanes {
   S values[kSquaresLanes] = {};
 };
 
+// Of fewer than kSquaresLanes values.
+template <typename S>
+__attribute__((noinline)) double SquaresOfLast(const S* from, int64_t count) {
+  return BlockOfSquares<double>(LastLanes<S>(from, count).values, kSquaresLanes);
+}
+
+inline bool AllModerate(const Vector<float>& sums) {
+  const auto moderate = (sums > 1e-29F) & (sums < 1e30F);  // All bits of a lane, or none.
+  uint64_t parts[kVectorBytes / 8];
+  std::memcpy(parts, &moderate, sizeof(parts));
+  uint64_t all = ~uint64_t{0};
+  for (const uint64_t part : parts) all &= part;
+  return all == ~uint64_t{0};
+}
+
+// The sums of rows of which some are not moderate. Rare: not to be in the way of the others.
+__attribute__((noinline, cold)) inline void AddImmoderate(const Vector<float>& sums,
+                                                          const float* blocks, int64_t stride,
+                                                          int64_t rows, int64_t size,
+                                                          double* totals) {
+  float of_rows[kVectorSize<float>];
+  StoreVector<float>(sums, of_rows);
+  for (int64_t row = 0; row < rows; ++row) {
+    totals[row] += Moderate(of_rows[row]) ? static_cast<double>(of_rows[row])
+                                          : BlockOfSquares<double>(blocks + row * stride, size);
+  }
+}
+
+// totals[lane] += lane of `values`, in double.
+template <typename S>
+inline void AddWide(const Vector<S>& values, double* totals) {
+  S lanes[kVectorSize<S>];
+  StoreVector<S>(values, lanes);
+  for (int64_t i = 0; i < kVectorSize<S>; i += kVectorSize<double>) {
+    StoreVector<double>(LoadVector(totals + i) + LoadWide(lanes + i), totals + i);
+  }
+}
+
 }  // namespace internal
+
+// As many vectors as each has lanes: lane k of the result is what `op`, on vectors of lanes, makes
+// of the lanes of rows[k], by halves.
+template <typename T, typename Op>
+inline Vector<T> AcrossLanes(const Vector<T>* rows, Op op) {
+  return internal::Joined<T, static_cast<int>(kVectorSize<T>), 0>(rows, op);
+}
 
 // The sum of squares, each and their sum in double, in an order that depends on n alone. The first
 // value is the first of a block.
 template <typename S>
 inline double SumOfSquares(const S* values, int64_t n) {
   double sum = 0.0;
-  const int64_t rest = internal::AddBlocks(n, &sum, [values](int64_t begin, int64_t size) {
-    return internal::BlockOfSquares<double>(values + begin, size);
+  const int64_t rest = internal::ForBlocks(n, [&](int64_t begin, int64_t size) {
+    sum += internal::BlockOfSquares<double>(values + begin, size);
   });
-  if (rest == n) return sum;
-  const internal::LastLanes<S> last(values + rest, n - rest);
-  return sum + internal::BlockOfSquares<double>(last.values, internal::kSquaresLanes);
+  return rest == n ? sum : sum + internal::SquaresOfLast(values + rest, n - rest);
 }
 
 // The sum of the squares of scale * (a - b), as SumOfSquares.
@@ -113,40 +212,82 @@ inline double SumOfSquaredDifferences(const S* a, const S* b, int64_t n, double 
         size, [=](int64_t k) { return scale * (LoadWide(from_a + k) - LoadWide(from_b + k)); });
   };
   double sum = 0.0;
-  const int64_t rest = internal::AddBlocks(
-      n, &sum, [&](int64_t begin, int64_t size) { return block(a + begin, b + begin, size); });
+  const int64_t rest = internal::ForBlocks(
+      n, [&](int64_t begin, int64_t size) { sum += block(a + begin, b + begin, size); });
   if (rest == n) return sum;
   const internal::LastLanes<S> last_a(a + rest, n - rest);
   const internal::LastLanes<S> last_b(b + rest, n - rest);
-  return sum + block(last_a.values, last_b.values, internal::kSquaresLanes);
+  return sum + block(last_a.values, last_b.values, kSquaresLanes);
 }
 
-// As SumOfSquares at half the cost for floats, and then within 4e-7 of it: blocks are summed as
-// floats where nothing comes near the ends of their range. For what is only shown.
+namespace internal {
+
+__attribute__((noinline)) inline double QuickSumOfMany(const float* values, int64_t n) {
+  const auto block = [](const float* from, int64_t size) {
+    const float sum = BlockOfSquares<float>(from, size);
+    return Moderate(sum) ? static_cast<double>(sum) : ImmoderateBlock(from, size);
+  };
+  double sum = 0.0;
+  const int64_t rest =
+      ForBlocks(n, [&](int64_t begin, int64_t size) { sum += block(values + begin, size); });
+  return rest == n ? sum : sum + SquaresOfLast(values + rest, n - rest);
+}
+
+}  // namespace internal
+
+// As SumOfSquares at half the cost for many floats, and then within 4e-7 of it: blocks are summed
+// as floats where nothing comes near the ends of their range. For what is only shown.
 template <typename S>
 inline double QuickSumOfSquares(const S* values, int64_t n) {
-  if constexpr (std::is_same_v<S, double>) {
-    return SumOfSquares(values, n);
-  } else {
-    const auto block = [](const float* from, int64_t size) {
-      const float sum = internal::BlockOfSquares<float>(from, size);
-      if (internal::Moderate(sum)) return static_cast<double>(sum);
-      return internal::BlockOfSquares<double>(from, size);
-    };
-    double sum = 0.0;
-    const int64_t rest = internal::AddBlocks(
-        n, &sum, [&](int64_t begin, int64_t size) { return block(values + begin, size); });
-    if (rest == n) return sum;
-    const internal::LastLanes<float> last(values + rest, n - rest);
-    return sum + block(last.values, internal::kSquaresLanes);
+  constexpr int64_t kFew = 2 * kSquaresLanes;  // To look at the sum would cost more than it saves.
+  if constexpr (std::is_same_v<S, float>) {
+    if (n > kFew) return internal::QuickSumOfMany(values, n);
+    if (n % kSquaresLanes == 0) return internal::BlockOfSquares<double>(values, n);
   }
+  return SumOfSquares(values, n);
+}
+
+// As QuickSumOfSquares of `rows` rows of n values, at most as many rows as a vector has lanes, each
+// `stride` values after the one before: cheaper where they are short. What a row's sum is does not
+// depend on the others. lanes_of(row, values, size) gives LanesOfSquares of a block of a row; what
+// fills up a row's last block is zero.
+template <typename S, typename LanesOf>
+inline void QuickSumsOfSquares(const S* values, int64_t stride, int64_t rows, int64_t n,
+                               double* sums, LanesOf lanes_of) {
+  constexpr int64_t kRowsMax = kVectorSize<S>;
+  Vector<S> lanes[kRowsMax];
+  std::fill_n(lanes + rows, kRowsMax - rows, Vector<S>{} + S(1));  // Moderate.
+  double totals[kRowsMax] = {};
+  const auto add = [&](const S* blocks, int64_t block_stride, int64_t size) {
+    for (int64_t row = 0; row < rows; ++row) {
+      lanes[row] = lanes_of(row, blocks + row * block_stride, size);
+    }
+    const auto across = AcrossLanes<S>(lanes, [](const auto& x, const auto& y) { return x + y; });
+    if constexpr (std::is_same_v<S, float>) {
+      if (!internal::AllModerate(across)) {
+        return internal::AddImmoderate(across, blocks, block_stride, rows, size, totals);
+      }
+    }
+    internal::AddWide<S>(across, totals);
+  };
+  const int64_t rest = internal::ForBlocks(
+      n, [&](int64_t begin, int64_t size) { add(values + begin, stride, size); });
+  if (rest < n) {
+    S last[kRowsMax * kSquaresLanes] = {};
+    for (int64_t row = 0; row < rows; ++row) {
+      std::copy_n(values + row * stride + rest, n - rest, last + row * kSquaresLanes);
+    }
+    add(last, kSquaresLanes, kSquaresLanes);
+  }
+  // In one go when it is known how many.
+  std::copy_n(totals, rows == kRowsMax ? kRowsMax : rows, sums);
 }
 
 // Sum of a[i] * b[i], products and sum in double, in an order that only depends on n.
 template <typename A, typename B>
 inline double DotProduct(const A* a, const B* b, int64_t n) {
   constexpr int kStep = static_cast<int>(kVectorSize<double>);
-  constexpr int64_t kLanes = internal::kSquaresLanes;
+  constexpr int64_t kLanes = kSquaresLanes;
   constexpr int kVectors = static_cast<int>(kLanes) / kStep;
   Vector<double> sums[kVectors] = {};
   int64_t i = 0;

@@ -46,6 +46,7 @@ inline void AddColumns(int64_t positions, Load load, Ends<S>* ends, uint32_t* su
   constexpr S kTo = kShift<S, fraction_bits>;
   Ends<S> found = *ends;
   BitVector<S> bits[columns] = {};
+#pragma GCC unroll 4
   for (int64_t p = 0; p < positions; ++p) {
 #pragma GCC unroll 4
     for (int column = 0; column < columns; ++column) {

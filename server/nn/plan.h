@@ -54,7 +54,7 @@ struct Plan {
 };
 
 // Arrays over time in a layer's trace.
-constexpr int kTraceArrays = 8;
+constexpr int kTraceArrays = 9;
 
 }  // namespace gradwatch::nn
 

@@ -2,7 +2,9 @@
 
 #include <algorithm>
 #include <cmath>
+#include <functional>
 #include <limits>
+#include <numeric>
 
 #include "server/base/squares.h"
 #include "server/base/vector.h"
@@ -26,35 +28,58 @@ enum ArrayIndex {
   kHiddenRms,
   kHiddenLargest,
   kCellRms,
-  kCellLargest
+  kCellLargest,
+  kStateValues,  // How many values all rows' states have.
 };
-static_assert(kCellLargest + 1 == kTraceArrays);
+static_assert(kStateValues + 1 == kTraceArrays);
 
-// Calls body(vector) for all values; what fills up the last vector is zero.
-template <typename S, typename Body>
-inline void ForVectors(const S* values, int64_t n, Body&& body) {
-  constexpr int64_t kLanes = kVectorSize<S>;
-  int64_t i = 0;
-  for (; i + kLanes <= n; i += kLanes) body(LoadVector(values + i));
-  if (i == n) return;
-  S rest[kLanes] = {};
-  std::copy(values + i, values + n, rest);
-  body(LoadVector(rest));
+// Of one row after the other, [rows, n]: the sum of squares, and the largest magnitude, 0 for none,
+// which may pass over NaN. Adds, lane by lane, how many magnitudes are above `limit`, which is not
+// negative.
+template <typename S, typename Lanes>
+void MeasureRows(const S* values, int64_t rows, int64_t n, S limit, double* squares,
+                 double* largest, Lanes* lanes) {
+  constexpr int64_t kRows = kVectorSize<S>;
+  decltype(Vector<S>{} < Vector<S>{}) above = {};  // A comparison that holds is -1.
+  for (int64_t begin = 0; begin < rows; begin += kRows) {
+    const int64_t some = std::min(kRows, rows - begin);
+    Vector<S> maxima[kRows];
+    std::fill_n(maxima, kRows, Vector<S>{});
+    const auto measure = [&](int64_t row, const S* of_row, int64_t size) {
+      Packet<S> maximum(maxima[row]);
+      const Vector<S> sums = LanesOfSquares<S>(size, [&](int64_t k) {
+        const Vector<S> of = LoadVector(of_row + k);
+        const Packet<S> magnitudes = packet::pabs(Packet<S>(of));
+        maximum = packet::pmax(maximum, magnitudes);
+        above -= Vector<S>(magnitudes) > limit;
+        return of;
+      });
+      maxima[row] = Vector<S>(maximum);
+      return sums;
+    };
+    QuickSumsOfSquares(values + begin * n, n, some, n, squares + begin, measure);
+    S across[kRows];
+    StoreVector<S>(AcrossLanes<S>(maxima,
+                                  [](const Vector<S>& x, const Vector<S>& y) {
+                                    return Vector<S>(packet::pmax(Packet<S>(x), Packet<S>(y)));
+                                  }),
+                   across);
+    std::copy_n(across, some, largest + begin);
+  }
+  AddLanes(__builtin_convertvector(above, typename CountersOf<S>::Type), lanes);
 }
 
-// The largest magnitude, 0 for none; may pass over NaN. Adds, lane by lane, how many magnitudes are
-// above `limit`, which is not negative.
-template <typename S, typename Lanes>
-double LargestAndAbove(const S* values, int64_t n, S limit, Lanes* lanes) {
-  decltype(Vector<S>{} < Vector<S>{}) above = {};  // A comparison that holds is -1.
-  Packet<S> largest = Constant<S>(0.0);
-  ForVectors(values, n, [&](const Vector<S>& of) {
-    const Packet<S> magnitudes = packet::pabs(Packet<S>(of));
-    largest = packet::pmax(largest, magnitudes);
-    above -= Vector<S>(magnitudes) > limit;
-  });
-  AddLanes(__builtin_convertvector(above, typename CountersOf<S>::Type), lanes);
-  return static_cast<double>(packet::predux_max(largest));
+// The sum of squares of one row after the other, each `stride` values after the one before.
+template <typename S>
+void SquaresOfRows(const S* values, int64_t stride, int64_t rows, int64_t n, double* squares) {
+  constexpr int64_t kRows = kVectorSize<S>;
+  const auto lanes_of = [](int64_t, const S* row, int64_t size) {
+    return LanesOfSquares<S>(size, [row](int64_t k) { return LoadVector(row + k); });
+  };
+  for (int64_t begin = 0; begin < rows; begin += kRows) {
+    QuickSumsOfSquares(values + begin * stride, stride, std::min(kRows, rows - begin), n,
+                       squares + begin, lanes_of);
+  }
 }
 
 }  // namespace
@@ -95,18 +120,22 @@ int TraceRecorder::CountedGatesOf(Cell cell) {
 }
 
 template <typename S>
-void TraceRecorder::RecordHidden(int member, int64_t position, const S* h) {
+void TraceRecorder::RecordHidden(int member, Range positions, const S* h) {
+  const int64_t rows = positions.size();
+  double* const squares = &At(kHidden, positions.begin);
+  double* const largest = &At(kHiddenMax, positions.begin);
   auto* const lanes = &saturated_[member].lanes;
-  At(kHidden, position) = QuickSumOfSquares(h, hidden_);
   if (cell_ == Cell::kRnnRelu) {
     // What is not above zero is saturated. A NaN counts, too, but makes the states none anyway.
     Saturated above;
-    At(kHiddenMax, position) = LargestAndAbove(h, hidden_, S(0), &above.lanes);
-    (*lanes)[0] += static_cast<int32_t>(hidden_ - SumOfLanes(above.lanes));
+    MeasureRows(h, rows, hidden_, S(0), squares, largest, &above.lanes);
+    (*lanes)[0] += static_cast<int32_t>(rows * hidden_ - SumOfLanes(above.lanes));
     uint8_t* const alive = alive_.data() + member * hidden_;
-    for (int64_t i = 0; i < hidden_; ++i) alive[i] |= h[i] > S(0) ? 1 : 0;
+    for (int64_t row = 0; row < rows; ++row) {
+      for (int64_t i = 0; i < hidden_; ++i) alive[i] |= h[row * hidden_ + i] > S(0) ? 1 : 0;
+    }
   } else {
-    At(kHiddenMax, position) = LargestAndAbove(h, hidden_, static_cast<S>(kSaturated), lanes);
+    MeasureRows(h, rows, hidden_, static_cast<S>(kSaturated), squares, largest, lanes);
   }
 }
 
@@ -114,22 +143,24 @@ template <typename S>
 void TraceRecorder::RecordStates(int member, Range positions, const S* h, const S* c,
                                  const S* c_tanh, const S* gates) {
   const int64_t gate_rows = GatesOf(cell_) * hidden_;
-  for (int64_t position = positions.begin; position < positions.end; ++position) {
-    const int64_t at = position * hidden_;
-    RecordHidden(member, position, h + at);
-    if (cell_ == Cell::kLstm) {
-      At(kCell, position) = QuickSumOfSquares(c + at, hidden_);
-      At(kCellMax, position) = LargestMagnitude(c + at, hidden_);
-    }
-    if (!HasKeepGate()) continue;
-    const S* const activation =
-        cell_ == Cell::kLstm ? c_tanh + at : gates + position * gate_rows + 2 * hidden_;
-    At(kActivation, position) = QuickSumOfSquares(activation, hidden_);
+  const int64_t at = positions.begin * hidden_;
+  const int64_t rows = positions.size();
+  double* const activations = &At(kActivation, positions.begin);
+  RecordHidden(member, positions, h + at);
+  if (cell_ == Cell::kLstm) {
+    Saturated unused;
+    MeasureRows(c + at, rows, hidden_, S(0), &At(kCell, positions.begin),
+                &At(kCellMax, positions.begin), &unused.lanes);
+    SquaresOfRows(c_tanh + at, hidden_, rows, hidden_, activations);
+  }
+  if (cell_ == Cell::kGru) {
+    SquaresOfRows(gates + positions.begin * gate_rows + 2 * hidden_, gate_rows, rows, hidden_,
+                  activations);
   }
   if (CountedGates() == 0) return;
   const int64_t stride = cell_ == Cell::kRnnSigmoid ? hidden_ : gate_rows;
-  const S* const activations = cell_ == Cell::kRnnSigmoid ? h : gates;
-  gate_sums_.Add(member, activations + positions.begin * stride, stride, positions.size());
+  const S* const values = cell_ == Cell::kRnnSigmoid ? h : gates;
+  gate_sums_.Add(member, values + positions.begin * stride, stride, rows);
 }
 
 template <typename S>
@@ -149,39 +180,57 @@ double TraceRecorder::Similarity(const S* states, int64_t rows) {
   return (DotProduct(sum, sum, hidden_) - count) / (count * (count - 1.0));
 }
 
-double TraceRecorder::SumOf(const BatchLayout& layout, Value value, int64_t t, int64_t rows) {
-  const double* const values = &At(value, layout.first(t));
-  double sum = 0.0;
-  for (int64_t b = 0; b < rows; ++b) sum += values[b];
-  return sum;
-}
-
-double TraceRecorder::LargestOf(const BatchLayout& layout, Value value, int64_t t) {
-  const double* const values = &At(value, layout.first(t));
-  double largest = 0.0;
-  for (int64_t b = 0; b < layout.valid(t); ++b) largest = std::max(largest, values[b]);
-  return largest;
+// What `combine` makes, from 0 on, of a value at each time step's first rows, as many as `rows`
+// says. Of one row it is the value.
+template <typename Rows, typename Combine>
+void TraceRecorder::OverRows(const BatchLayout& layout, Value value, Range steps, Rows rows,
+                             Combine combine, double* results) {
+  const double* const values = &At(value, 0);
+  if (layout.rows() == 1) {
+    std::copy(values + steps.begin, values + steps.end, results);
+    return;
+  }
+  for (int64_t t = steps.begin; t < steps.end; ++t) {
+    const int64_t begin = layout.first(t);
+    results[t] = std::accumulate(values + begin, values + begin + rows(t), 0.0, combine);
+  }
 }
 
 void TraceRecorder::FinishGradients(const BatchLayout& layout, LayerTrace* trace) {
   const int64_t steps = layout.time_steps();
-  double* adjoint = Array(kStateGradient);
-  double* hidden = Array(kHiddenGradient);
-  double* carry = Array(kCarryNorm);
-  double* ratio = Array(kRatio);
-  for (int64_t t = 0; t < steps; ++t) {
-    const double sum = SumOf(layout, kAdjointH, t, layout.valid(t));
-    hidden[t] = std::sqrt(sum);
-    adjoint[t] = std::sqrt(sum + SumOf(layout, kAdjointC, t, layout.valid(t)));
-    if (t + 1 < steps) {
-      carry[t] = CutAfter(t) ? kNaN : std::sqrt(SumOf(layout, kCarry, t, layout.valid(t + 1)));
-    }
+  double* const adjoint = Array(kStateGradient);
+  double* const hidden = Array(kHiddenGradient);
+  double* const carry = Array(kCarryNorm);
+  double* const ratio = Array(kRatio);
+  const auto valid = [&layout](int64_t t) { return layout.valid(t); };
+  const auto go_on = [&layout](int64_t t) { return layout.valid(t + 1); };
+  OverRows(layout, kAdjointH, {0, steps}, valid, std::plus<>(), hidden);
+  OverRows(layout, kAdjointC, {0, steps}, valid, std::plus<>(), adjoint);
+  OverRows(layout, kCarry, {0, steps - 1}, go_on, std::plus<>(), carry);
+  ForPackets<double>(steps, [&](int64_t t, auto lanes) {
+    const Packet<double> of_hidden = Load(hidden + t, lanes);
+    const Packet<double> of_both = packet::padd(of_hidden, Load(adjoint + t, lanes));
+    Store(adjoint + t, packet::psqrt(of_both), lanes);
+    Store(hidden + t, packet::psqrt(of_hidden), lanes);
+  });
+  ForPackets<double>(steps - 1, [&](int64_t t, auto lanes) {
+    Store(carry + t, packet::psqrt(Load(carry + t, lanes)), lanes);
+  });
+  if (truncation_ > 0) {
+    for (int64_t t = truncation_ - 1; t < steps - 1; t += truncation_) carry[t] = kNaN;
   }
-  for (int64_t t = 0; t + 1 < steps; ++t) {
-    const double value = carry[t] / adjoint[t + 1];
-    const bool defined = carry[t] >= kNormMin && adjoint[t + 1] >= kNormMin && std::isfinite(value);
-    ratio[t] = defined ? value : kNaN;
-  }
+  ForPackets<double>(steps - 1, [&](int64_t t, auto lanes) {
+    const Packet<double> arrived = Load(carry + t, lanes);
+    const Packet<double> sent = Load(adjoint + t + 1, lanes);
+    const Packet<double> value = packet::pdiv(arrived, sent);
+    const auto known = [](const Packet<double>& norm) {
+      return packet::pcmp_le(Constant<double>(kNormMin), norm);
+    };
+    const Packet<double> finite =
+        packet::pcmp_le(value, Constant<double>(std::numeric_limits<double>::max()));
+    const Packet<double> defined = packet::pand(packet::pand(known(arrived), known(sent)), finite);
+    Store(ratio + t, packet::pselect(defined, value, Constant<double>(kNaN)), lanes);
+  });
   const auto size = static_cast<size_t>(steps);
   trace->state_gradient_norm = {adjoint, size};
   trace->carry_norm = {carry, size - 1};
@@ -191,18 +240,30 @@ void TraceRecorder::FinishGradients(const BatchLayout& layout, LayerTrace* trace
 
 // A maximum may have passed over a NaN, a sum has not.
 void TraceRecorder::FinishStates(const BatchLayout& layout, LayerTrace* trace) {
+  const int64_t steps = layout.time_steps();
+  double* const values = Array(kStateValues);
+  const auto valid = [&layout](int64_t t) { return layout.valid(t); };
+  const auto most = [](double a, double b) { return std::max(a, b); };
+  std::fill_n(values, steps, static_cast<double>(hidden_));
+  for (int64_t t = 0; t < steps && layout.rows() > 1; ++t) {
+    values[t] *= static_cast<double>(valid(t));
+  }
   const auto finish = [&](Value squares, Value largest, ArrayIndex rms_index,
                           ArrayIndex largest_index, absl::Span<const double>* rms_out,
                           absl::Span<const double>* largest_out) {
     double* const rms = Array(rms_index);
     double* const maxima = Array(largest_index);
-    for (int64_t t = 0; t < layout.time_steps(); ++t) {
-      const int64_t rows = layout.valid(t);
-      rms[t] = std::sqrt(SumOf(layout, squares, t, rows) / static_cast<double>(rows * hidden_));
-      maxima[t] = std::isnan(rms[t]) ? kNaN : LargestOf(layout, largest, t);
-    }
-    *rms_out = {rms, static_cast<size_t>(layout.time_steps())};
-    *largest_out = {maxima, static_cast<size_t>(layout.time_steps())};
+    OverRows(layout, squares, {0, steps}, valid, std::plus<>(), rms);
+    OverRows(layout, largest, {0, steps}, valid, most, maxima);
+    ForPackets<double>(steps, [&](int64_t t, auto lanes) {
+      const Packet<double> mean = packet::pdiv(Load(rms + t, lanes), Load(values + t, lanes));
+      const Packet<double> found = packet::psqrt(mean);
+      Store(rms + t, found, lanes);
+      Store(maxima + t,
+            packet::pselect(packet::pcmp_eq(found, found), Load(maxima + t, lanes), found), lanes);
+    });
+    *rms_out = {rms, static_cast<size_t>(steps)};
+    *largest_out = {maxima, static_cast<size_t>(steps)};
   };
   finish(kHidden, kHiddenMax, kHiddenRms, kHiddenLargest, &trace->hidden_rms, &trace->hidden_max);
   if (cell_ == Cell::kLstm) {
@@ -273,9 +334,8 @@ void TraceRecorder::FinishTimeConstants(int64_t positions, LayerTrace* trace) {
 double TraceRecorder::ActivationSlope(const BatchLayout& layout, const LayerTrace& trace) {
   if (cell_ == Cell::kRnnRelu) return 1.0 - trace.saturated_share;
   const Value squares = HasKeepGate() ? kActivation : kHidden;
-  double sum = 0.0;
-  for (int64_t t = 0; t < layout.time_steps(); ++t)
-    sum += SumOf(layout, squares, t, layout.valid(t));
+  const double* const values = &At(squares, 0);
+  const double sum = std::accumulate(values, values + layout.positions(), 0.0);
   const double mean_square = sum / static_cast<double>(layout.positions() * hidden_);
   if (cell_ == Cell::kRnnSigmoid) return 4.0 * (trace.gate_mean[0] - mean_square);
   return 1.0 - mean_square;

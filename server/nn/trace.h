@@ -76,14 +76,13 @@ class TraceRecorder {
   double& At(Value value, int64_t position) { return values_[value * positions_max_ + position]; }
   double* Array(int index) { return arrays_.data() + index * time_steps_max_; }
   template <typename S>
-  void RecordHidden(int member, int64_t position, const S* h);
+  void RecordHidden(int member, Range positions, const S* h);
   static int CountedGatesOf(Cell cell);
   int CountedGates() const { return CountedGatesOf(cell_); }
   bool HasKeepGate() const { return cell_ == Cell::kLstm || cell_ == Cell::kGru; }
-  // Over the first `rows` rows of time step t, in order.
-  double SumOf(const BatchLayout& layout, Value value, int64_t t, int64_t rows);
-  double LargestOf(const BatchLayout& layout, Value value, int64_t t);
-  bool CutAfter(int64_t t) const { return truncation_ > 0 && (t + 1) % truncation_ == 0; }
+  template <typename Rows, typename Combine>
+  void OverRows(const BatchLayout& layout, Value value, Range steps, Rows rows, Combine combine,
+                double* results);
   void FinishGradients(const BatchLayout& layout, LayerTrace* trace);
   void FinishStates(const BatchLayout& layout, LayerTrace* trace);
   void FinishShares(const BatchLayout& layout, LayerTrace* trace) const;

@@ -92,6 +92,91 @@ TEST(QuickSumOfSquares, KeepsWhatIsNotFinite) {
   EXPECT_TRUE(std::isinf(QuickSumOfSquares(values.data(), 100)));
 }
 
+// The sums of rows [rows, stride] of n values.
+template <typename S>
+std::vector<double> SumsOfRows(const std::vector<S>& values, int64_t stride, int64_t rows,
+                               int64_t n) {
+  std::vector<double> sums(static_cast<size_t>(rows), -1.0);
+  const auto lanes_of = [](int64_t, const S* row, int64_t size) {
+    return LanesOfSquares<S>(size, [row](int64_t k) { return LoadVector(row + k); });
+  };
+  QuickSumsOfSquares(values.data(), stride, rows, n, sums.data(), lanes_of);
+  return sums;
+}
+
+TYPED_TEST(SquaresTest, SumsTheSquaresOfSomeRows) {
+  for (const size_t size : kSizes) {
+    const auto n = static_cast<int64_t>(size);
+    const int64_t stride = n + 3;
+    for (int64_t rows = 0; rows <= kVectorSize<TypeParam>; ++rows) {
+      const auto values = Random<TypeParam>(static_cast<size_t>(rows * stride), 4);
+
+      const std::vector<double> sums = SumsOfRows(values, stride, rows, n);
+
+      for (int64_t row = 0; row < rows; ++row) {
+        const auto begin = values.begin() + row * stride;
+        const double expected = SlowSumOfSquares(std::vector<TypeParam>(begin, begin + n));
+        EXPECT_NEAR(sums[static_cast<size_t>(row)], expected, kQuickError<TypeParam> * expected)
+            << n << " " << rows << " " << row;
+      }
+    }
+  }
+}
+
+// One row near the ends of a float's range does not cost the others their digits, nor itself.
+TEST(QuickSumsOfSquares, HoldsWhereOneRowIsNearTheEndsOfTheRange) {
+  constexpr int64_t kRows = kVectorSize<float>;
+  for (const float scale : {0.0F, 1e-37F, 1e-19F, 1e-15F, 1e15F, 1e37F}) {
+    for (const size_t size : {size_t{7}, size_t{32}, size_t{72}}) {
+      const auto n = static_cast<int64_t>(size);
+      for (int64_t odd = 0; odd < kRows; ++odd) {
+        std::vector<float> values = Random<float>(static_cast<size_t>(kRows) * size, 5);
+        for (int64_t i = odd * n; i < (odd + 1) * n; ++i) values[static_cast<size_t>(i)] *= scale;
+
+        const std::vector<double> sums = SumsOfRows(values, n, kRows, n);
+
+        for (int64_t row = 0; row < kRows; ++row) {
+          const auto begin = values.begin() + row * n;
+          const double expected = SlowSumOfSquares(std::vector<float>(begin, begin + n));
+          EXPECT_NEAR(sums[static_cast<size_t>(row)], expected, 4e-7 * expected)
+              << scale << " " << n << " " << odd << " " << row;
+        }
+      }
+    }
+  }
+}
+
+TEST(QuickSumsOfSquares, KeepsWhatIsNotFiniteInItsRow) {
+  std::vector<float> values(3 * 40, 1.0F);
+  values[45] = std::numeric_limits<float>::quiet_NaN();
+  values[119] = -std::numeric_limits<float>::infinity();
+
+  const std::vector<double> sums = SumsOfRows(values, 40, 3, 40);
+
+  EXPECT_EQ(sums[0], 40.0);
+  EXPECT_TRUE(std::isnan(sums[1]));
+  EXPECT_TRUE(std::isinf(sums[2]));
+}
+
+// Each lane is made of its own vector's lanes alone, and of all of them.
+TYPED_TEST(SquaresTest, JoinsLanes) {
+  constexpr int64_t kSize = kVectorSize<TypeParam>;
+  Vector<TypeParam> rows[kSize];
+  for (int64_t row = 0; row < kSize; ++row) {
+    for (int64_t lane = 0; lane < kSize; ++lane) {
+      rows[row][lane] = static_cast<TypeParam>(lane == row ? 1000 * (row + 1) : lane);
+    }
+  }
+
+  const Vector<TypeParam> joined =
+      AcrossLanes<TypeParam>(rows, [](const auto& x, const auto& y) { return x + y; });
+
+  for (int64_t row = 0; row < kSize; ++row) {
+    const int64_t others = kSize * (kSize - 1) / 2 - row;
+    EXPECT_EQ(joined[row], static_cast<TypeParam>(1000 * (row + 1) + others)) << row;
+  }
+}
+
 TYPED_TEST(SquaresTest, MultipliesVectors) {
   for (const size_t n : kSizes) {
     const std::vector<TypeParam> a = Random<TypeParam>(n, 1);
