@@ -279,8 +279,11 @@ inline void QuickSumsOfSquares(const S* values, int64_t stride, int64_t rows, in
     }
     add(last, kSquaresLanes, kSquaresLanes);
   }
-  // In one go when it is known how many.
-  std::copy_n(totals, rows == kRowsMax ? kRowsMax : rows, sums);
+  if (rows == kRowsMax) {
+    std::memcpy(sums, totals, sizeof(totals));
+  } else {
+    std::copy_n(totals, rows, sums);
+  }
 }
 
 // Sum of a[i] * b[i], products and sum in double, in an order that only depends on n.

@@ -34,13 +34,12 @@ enum ArrayIndex {
 static_assert(kStateValues + 1 == kTraceArrays);
 
 // Of one row after the other, [rows, n]: the sum of squares, and the largest magnitude, 0 for none,
-// which may pass over NaN. Adds, lane by lane, how many magnitudes are above `limit`, which is not
-// negative.
-template <typename S, typename Lanes>
+// which may pass over NaN. Calls count(mask) for each vector, where lanes are -1 whose magnitude is
+// above `limit`, which is not negative, and 0 otherwise.
+template <typename S, typename Count>
 void MeasureRows(const S* values, int64_t rows, int64_t n, S limit, double* squares,
-                 double* largest, Lanes* lanes) {
+                 double* largest, Count count) {
   constexpr int64_t kRows = kVectorSize<S>;
-  decltype(Vector<S>{} < Vector<S>{}) above = {};  // A comparison that holds is -1.
   for (int64_t begin = 0; begin < rows; begin += kRows) {
     const int64_t some = std::min(kRows, rows - begin);
     Vector<S> maxima[kRows];
@@ -51,7 +50,7 @@ void MeasureRows(const S* values, int64_t rows, int64_t n, S limit, double* squa
         const Vector<S> of = LoadVector(of_row + k);
         const Packet<S> magnitudes = packet::pabs(Packet<S>(of));
         maximum = packet::pmax(maximum, magnitudes);
-        above -= Vector<S>(magnitudes) > limit;
+        count(Vector<S>(magnitudes) > limit);
         return of;
       });
       maxima[row] = Vector<S>(maximum);
@@ -66,6 +65,15 @@ void MeasureRows(const S* values, int64_t rows, int64_t n, S limit, double* squa
                    across);
     std::copy_n(across, some, largest + begin);
   }
+}
+
+// As MeasureRows; adds, lane by lane, how many magnitudes are above `limit`.
+template <typename S, typename Lanes>
+void MeasureAndCountRows(const S* values, int64_t rows, int64_t n, S limit, double* squares,
+                         double* largest, Lanes* lanes) {
+  decltype(Vector<S>{} < Vector<S>{}) above = {};
+  MeasureRows(values, rows, n, limit, squares, largest,
+              [&above](const auto& mask) { above -= mask; });
   AddLanes(__builtin_convertvector(above, typename CountersOf<S>::Type), lanes);
 }
 
@@ -128,14 +136,14 @@ void TraceRecorder::RecordHidden(int member, Range positions, const S* h) {
   if (cell_ == Cell::kRnnRelu) {
     // What is not above zero is saturated. A NaN counts, too, but makes the states none anyway.
     Saturated above;
-    MeasureRows(h, rows, hidden_, S(0), squares, largest, &above.lanes);
+    MeasureAndCountRows(h, rows, hidden_, S(0), squares, largest, &above.lanes);
     (*lanes)[0] += static_cast<int32_t>(rows * hidden_ - SumOfLanes(above.lanes));
     uint8_t* const alive = alive_.data() + member * hidden_;
     for (int64_t row = 0; row < rows; ++row) {
       for (int64_t i = 0; i < hidden_; ++i) alive[i] |= h[row * hidden_ + i] > S(0) ? 1 : 0;
     }
   } else {
-    MeasureRows(h, rows, hidden_, static_cast<S>(kSaturated), squares, largest, lanes);
+    MeasureAndCountRows(h, rows, hidden_, static_cast<S>(kSaturated), squares, largest, lanes);
   }
 }
 
@@ -148,9 +156,8 @@ void TraceRecorder::RecordStates(int member, Range positions, const S* h, const 
   double* const activations = &At(kActivation, positions.begin);
   RecordHidden(member, positions, h + at);
   if (cell_ == Cell::kLstm) {
-    Saturated unused;
     MeasureRows(c + at, rows, hidden_, S(0), &At(kCell, positions.begin),
-                &At(kCellMax, positions.begin), &unused.lanes);
+                &At(kCellMax, positions.begin), [](const auto&) {});
     SquaresOfRows(c_tanh + at, hidden_, rows, hidden_, activations);
   }
   if (cell_ == Cell::kGru) {
