@@ -2,18 +2,16 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 #include <limits>
 
 #include "absl/container/inlined_vector.h"
 #include "google/protobuf/io/coded_stream.h"
-#include "google/protobuf/wire_format_lite.h"
 #include "server/base/check.h"
 
 namespace gradwatch::jobs {
 namespace {
 
-using google::protobuf::internal::WireFormatLite;
-using google::protobuf::io::CodedInputStream;
 using google::protobuf::io::CodedOutputStream;
 using v1::StepStats;
 
@@ -23,97 +21,149 @@ constexpr int64_t kRecordOverheadBytes = sizeof(StepRecord) + 64;
 // Tag of a field with a length before its bytes (wire type 2).
 constexpr char kEntryTag = (v1::StreamStatsResponse::kStepsFieldNumber << 3) | 2;
 
-CodedInputStream InputOf(absl::string_view wire) {
-  return CodedInputStream(reinterpret_cast<const uint8_t*>(wire.data()),
-                          static_cast<int>(wire.size()));
-}
+// Reads what protobuf has written, field by field:
+// https://protobuf.dev/programming-guides/encoding. Of what is not a message's bytes it checks that
+// it stays inside. The library's own reader takes several times as long, which a trainer would wait
+// for.
+class FieldReader {
+ public:
+  explicit FieldReader(absl::string_view bytes) : at_(bytes.data()), end_(at_ + bytes.size()) {}
 
-bool IsDetail(uint32_t tag) {
-  const int field = WireFormatLite::GetTagFieldNumber(tag);
+  // Goes to the next field; false at the end.
+  bool Next() {
+    if (at_ == end_) return false;
+    const uint64_t tag = ReadVarint();
+    number_ = static_cast<int>(tag >> 3);
+    type_ = static_cast<int>(tag & 7);
+    return true;
+  }
+  int number() const { return number_; }
+  const char* position() const { return at_; }
+
+  // The value of the field, by its type; one of them, once.
+  uint64_t ReadVarint() {
+    uint64_t value = 0;
+    for (int shift = 0; shift < 64; shift += 7) {
+      GRADWATCH_CHECK(at_ < end_);
+      const auto byte = static_cast<uint8_t>(*at_++);
+      value |= static_cast<uint64_t>(byte & 0x7f) << shift;
+      if (byte < 0x80) break;
+    }
+    return value;
+  }
+  double ReadDouble() {
+    double value;
+    std::memcpy(&value, Take(sizeof(value)).data(), sizeof(value));
+    return value;
+  }
+  absl::string_view ReadBytes() { return Take(ReadVarint()); }
+  void Skip() {
+    switch (type_) {
+      case 0:
+        ReadVarint();
+        return;
+      case 1:
+        Take(8);
+        return;
+      case 2:
+        ReadBytes();
+        return;
+      default:
+        GRADWATCH_CHECK(type_ == 5);
+        Take(4);
+    }
+  }
+
+ private:
+  absl::string_view Take(uint64_t size) {
+    GRADWATCH_CHECK(size <= static_cast<uint64_t>(end_ - at_));
+    const absl::string_view taken(at_, size);
+    at_ += size;
+    return taken;
+  }
+
+  const char* at_;
+  const char* const end_;
+  int number_ = 0;
+  int type_ = 0;
+};
+
+bool IsDetail(int field) {
   return field == StepStats::kTensorsFieldNumber || field == StepStats::kLayersFieldNumber ||
          field == StepStats::kRecurrentFieldNumber || field == StepStats::kProbeFieldNumber ||
          field == StepStats::kLengthsFieldNumber;
 }
 
-bool ReadDouble(CodedInputStream* input, double* value) {
-  return WireFormatLite::ReadPrimitive<double, WireFormatLite::TYPE_DOUBLE>(input, value);
-}
-
-bool ReadFlag(CodedInputStream* input, bool* value) {
-  return WireFormatLite::ReadPrimitive<bool, WireFormatLite::TYPE_BOOL>(input, value);
-}
-
-bool ReadGrowth(CodedInputStream* input, StepRecord* record) {
-  uint32_t length = 0;
-  if (!input->ReadVarint32(&length)) return false;
-  const auto outer = input->PushLimit(static_cast<int>(length));
+void ReadGrowth(FieldReader input, StepRecord* record) {
   record->growth_factor = 0.0;
-  bool ok = true;
-  while (const uint32_t tag = ok ? input->ReadTag() : 0) {
-    const int field = WireFormatLite::GetTagFieldNumber(tag);
-    ok = field == v1::GrowthStats::kGrowthFactorFieldNumber
-             ? ReadDouble(input, &record->growth_factor)
-             : WireFormatLite::SkipField(input, tag);
+  while (input.Next()) {
+    if (input.number() == v1::GrowthStats::kGrowthFactorFieldNumber) {
+      record->growth_factor = input.ReadDouble();
+    } else {
+      input.Skip();
+    }
   }
-  input->PopLimit(outer);
-  return ok;
 }
 
-bool ReadShadow(CodedInputStream* input, StepRecord* record) {
-  uint32_t length = 0;
-  if (!input->ReadVarint32(&length)) return false;
-  const auto outer = input->PushLimit(static_cast<int>(length));
+void ReadShadow(FieldReader input, StepRecord* record) {
   bool clipped = false;
-  bool ok = true;
-  while (const uint32_t tag = ok ? input->ReadTag() : 0) {
-    const int field = WireFormatLite::GetTagFieldNumber(tag);
-    ok = field == v1::ShadowReport::kClippedFieldNumber ? ReadFlag(input, &clipped)
-                                                        : WireFormatLite::SkipField(input, tag);
+  while (input.Next()) {
+    if (input.number() == v1::ShadowReport::kClippedFieldNumber) {
+      clipped = input.ReadVarint() != 0;
+    } else {
+      input.Skip();
+    }
   }
-  input->PopLimit(outer);
   if (clipped) record->shadows_clipped |= static_cast<uint8_t>(1U << record->shadows);
   ++record->shadows;
-  return ok;
 }
 
-// Passes the top-level field of a StepStats that begins with `tag`, taking what folding needs.
-bool TakeField(uint32_t tag, CodedInputStream* input, StepRecord* record) {
-  switch (WireFormatLite::GetTagFieldNumber(tag)) {
+// Passes the top-level field of a StepStats that `input` is at, taking what folding needs.
+void TakeField(FieldReader* input, StepRecord* record) {
+  switch (input->number()) {
     case StepStats::kStepFieldNumber:
-      return WireFormatLite::ReadPrimitive<int64_t, WireFormatLite::TYPE_INT64>(input,
-                                                                                &record->step);
+      record->step = static_cast<int64_t>(input->ReadVarint());
+      return;
     case StepStats::kLossFieldNumber:
-      return ReadDouble(input, &record->loss);
+      record->loss = input->ReadDouble();
+      return;
     case StepStats::kNormBeforeFieldNumber:
-      return ReadDouble(input, &record->norm_before);
+      record->norm_before = input->ReadDouble();
+      return;
     case StepStats::kNormAfterFieldNumber:
-      return ReadDouble(input, &record->norm_after);
+      record->norm_after = input->ReadDouble();
+      return;
     case StepStats::kUpdateRatioFieldNumber:
-      return ReadDouble(input, &record->update_ratio);
+      record->update_ratio = input->ReadDouble();
+      return;
     case StepStats::kGradientCosineFieldNumber:
-      return ReadDouble(input, &record->gradient_cosine);
+      record->gradient_cosine = input->ReadDouble();
+      return;
     case StepStats::kDistanceRatioFieldNumber:
-      return ReadDouble(input, &record->distance_ratio);
+      record->distance_ratio = input->ReadDouble();
+      return;
     case StepStats::kClippedFieldNumber:
-      return ReadFlag(input, &record->clipped);
+      record->clipped = input->ReadVarint() != 0;
+      return;
     case StepStats::kSkippedFieldNumber:
-      return ReadFlag(input, &record->skipped);
+      record->skipped = input->ReadVarint() != 0;
+      return;
     case StepStats::kGrowthFieldNumber:
-      return ReadGrowth(input, record);
+      return ReadGrowth(FieldReader(input->ReadBytes()), record);
     case StepStats::kShadowReportsFieldNumber:
-      return ReadShadow(input, record);
+      return ReadShadow(FieldReader(input->ReadBytes()), record);
     case StepStats::kNonfiniteCountFieldNumber:  // Above 0, or it would not be there.
     case StepStats::kNonfiniteOriginFieldNumber:
       record->nonfinite = true;
-      return WireFormatLite::SkipField(input, tag);
+      return input->Skip();
     case StepStats::kEvaluationFieldNumber:
       record->evaluated = true;
-      return WireFormatLite::SkipField(input, tag);
+      return input->Skip();
     case StepStats::kInterventionsFieldNumber:
       record->intervened = true;
-      return WireFormatLite::SkipField(input, tag);
+      return input->Skip();
     default:
-      return WireFormatLite::SkipField(input, tag);
+      return input->Skip();
   }
 }
 
@@ -138,16 +188,16 @@ using Runs = absl::InlinedVector<Run, 8>;
 Runs TakeFields(const std::string& message, StepRecord* record) {
   Runs runs;
   BeginFields(record);
-  CodedInputStream input = InputOf(message);
-  size_t begin = 0;
-  while (const uint32_t tag = input.ReadTag()) {
-    GRADWATCH_CHECK(TakeField(tag, &input, record));
-    const auto end = static_cast<size_t>(input.CurrentPosition());
-    if (runs.empty() || runs.back().detail != IsDetail(tag)) {
-      runs.push_back({IsDetail(tag), begin, 0});
+  FieldReader input(message);
+  const char* begin = input.position();
+  while (input.Next()) {
+    const bool detail = IsDetail(input.number());
+    TakeField(&input, record);
+    if (runs.empty() || runs.back().detail != detail) {
+      runs.push_back({detail, static_cast<size_t>(begin - message.data()), 0});
     }
-    runs.back().size += end - begin;
-    begin = end;
+    runs.back().size += static_cast<size_t>(input.position() - begin);
+    begin = input.position();
   }
   EndFields(record);
   return runs;
@@ -217,19 +267,19 @@ std::shared_ptr<const StepRecord> MakeRecord(const StepStats& stats) {
 void ViewRecord(absl::string_view wire, StepRecord* record) {
   record->wire = wire;
   BeginFields(record);
-  CodedInputStream input = InputOf(wire);
-  uint32_t length = 0;
-  GRADWATCH_CHECK(input.ReadTag() != 0 && input.ReadVarint32(&length));
-  const auto begin = static_cast<size_t>(input.CurrentPosition());
-  size_t end = begin;
-  while (const uint32_t tag = input.ReadTag()) {
-    if (IsDetail(tag)) break;  // Details are the rest.
-    GRADWATCH_CHECK(TakeField(tag, &input, record));
-    end = static_cast<size_t>(input.CurrentPosition());
+  FieldReader entry(wire);
+  GRADWATCH_CHECK(entry.Next());
+  const absl::string_view message = entry.ReadBytes();
+  FieldReader input(message);
+  const char* end = input.position();
+  while (input.Next() && !IsDetail(input.number())) {  // Details are the rest.
+    TakeField(&input, record);
+    end = input.position();
   }
   EndFields(record);
-  record->scalars = wire.substr(begin, end - begin);
-  record->details = wire.substr(end);
+  const auto size = static_cast<size_t>(end - message.data());
+  record->scalars = message.substr(0, size);
+  record->details = message.substr(size);
 }
 
 bool ParseScalars(const StepRecord& record, StepStats* stats) {

@@ -73,13 +73,23 @@ void Window::Add(double value) {
   if (!std::isfinite(value)) return;
   if (size() < capacity_) {
     ring_.push_back(value);
-  } else {
-    double& oldest = ring_[static_cast<size_t>(next_)];
-    sorted_.erase(std::lower_bound(sorted_.begin(), sorted_.end(), oldest));
-    oldest = value;
-    next_ = (next_ + 1) % capacity_;
+    sorted_.insert(std::upper_bound(sorted_.begin(), sorted_.end(), value), value);
+    return;
   }
-  sorted_.insert(std::upper_bound(sorted_.begin(), sorted_.end(), value), value);
+  double& oldest = ring_[static_cast<size_t>(next_)];
+  // What lies between the old value and the new one moves by one place.
+  const auto hole = std::lower_bound(sorted_.begin(), sorted_.end(), oldest);
+  if (value < oldest) {
+    const auto to = std::upper_bound(sorted_.begin(), hole, value);
+    std::move_backward(to, hole, hole + 1);
+    *to = value;
+  } else {
+    const auto end = std::upper_bound(hole + 1, sorted_.end(), value);
+    std::move(hole + 1, end, hole);
+    *(end - 1) = value;
+  }
+  oldest = value;
+  if (++next_ == capacity_) next_ = 0;
 }
 
 std::vector<double> Window::OldestFirst() const {
