@@ -52,9 +52,12 @@ StepBlock::StepBlock(absl::Span<const std::shared_ptr<const StepRecord>> records
   std::string raw(raw_bytes_, '\0');
   std::memcpy(raw.data(), lengths.data(), count_ * sizeof(uint32_t));
   char* next = raw.data() + count_ * sizeof(uint32_t);
+  std::vector<const char*> wires;
   for (const auto& [length, rows] : GroupByLength(lengths)) {
+    wires.clear();
+    for (const size_t row : rows) wires.push_back(records[row]->wire.data());
     for (size_t place = 0; place < length; ++place) {
-      for (const size_t row : rows) *next++ = records[row]->wire[place];
+      for (const char* const wire : wires) *next++ = wire[place];
     }
   }
   packed_ = Compress(raw);
@@ -88,9 +91,12 @@ std::shared_ptr<const StepBlock::Unpacked> StepBlock::GetUnpacked() const {
   std::vector<size_t> begins(count_);
   for (size_t i = 1; i < count_; ++i) begins[i] = begins[i - 1] + lengths[i - 1];
   const char* next = raw.data() + count_ * sizeof(uint32_t);
+  std::vector<char*> wires_of_rows;
   for (const auto& [length, rows] : GroupByLength(lengths)) {
+    wires_of_rows.clear();
+    for (const size_t row : rows) wires_of_rows.push_back(unpacked->wires.data() + begins[row]);
     for (size_t place = 0; place < length; ++place) {
-      for (const size_t row : rows) unpacked->wires[begins[row] + place] = *next++;
+      for (char* const wire : wires_of_rows) wire[place] = *next++;
     }
   }
   unpacked->records = std::vector<StepRecord>(count_);
