@@ -4,6 +4,7 @@
 #include <cmath>
 #include <cstdint>
 #include <limits>
+#include <utility>
 #include <vector>
 
 #include "gtest/gtest.h"
@@ -82,7 +83,7 @@ using Precisions = testing::Types<float, double>;
 TYPED_TEST_SUITE(GradientStats, Precisions);
 
 TYPED_TEST(GradientStats, AgreesWithSlowReferenceAtEverySize) {
-  for (const int size : {0, 1, 3, 4, 7, 8, 9, 15, 16, 17, 1000, 2047, 2048, 2049, 6000}) {
+  for (const int size : {0, 1, 3, 4, 7, 8, 9, 15, 16, 17, 1000, 2047, 2048, 2049, 6000, 40'000}) {
     SCOPED_TRACE(size);
     ExpectAgreement(Values<TypeParam>(size));
   }
@@ -111,6 +112,69 @@ TYPED_TEST(GradientStats, CountsNonFiniteEntriesWhereverTheyStand) {
       EXPECT_EQ(infinite.max_abs, kInfinity);
       EXPECT_EQ(histogram, with_nan.histogram);
     }
+  }
+}
+
+// Each edge of a bin and its neighbours, on every place of a vector.
+TYPED_TEST(GradientStats, CountsWhatLiesAtTheEdgesOfBins) {
+  std::vector<TypeParam> values;
+  for (int bin = 0; bin <= kHistogramBins; ++bin) {
+    const auto edge = static_cast<TypeParam>(BinEdge(bin));
+    for (const TypeParam end : {TypeParam(0), std::numeric_limits<TypeParam>::max()}) {
+      values.push_back(-std::nextafter(edge, end));
+    }
+    values.push_back(edge);
+  }
+  for (const TypeParam extreme :
+       {std::numeric_limits<TypeParam>::denorm_min(), std::numeric_limits<TypeParam>::min(),
+        std::numeric_limits<TypeParam>::max()}) {
+    values.insert(values.end(), {extreme, -extreme});
+  }
+  for (int turn = 0; turn < 64; ++turn) {
+    SCOPED_TRACE(turn);
+    std::rotate(values.begin(), values.begin() + 1, values.end());
+    Log2Histogram histogram;
+
+    Summarize<TypeParam>(values, &histogram);
+
+    EXPECT_EQ(histogram, SlowSummary(values).histogram);
+  }
+}
+
+TYPED_TEST(GradientStats, ChunksThatSeveralThreadsReadAddUpToTheWhole) {
+  const std::vector<TypeParam> values = Values<TypeParam>(40'000);
+  const absl::Span<const TypeParam> span = values;
+  std::vector<ChunkSummary<TypeParam>> chunks(3);
+  Log2Histogram whole_histogram;
+  const TensorSummary whole = Summarize<TypeParam>(values, &whole_histogram);
+  Log2Histogram histogram;
+
+  for (size_t i = 0; i < chunks.size(); ++i) {
+    SummarizeChunk<TypeParam>(span.subspan(i * kChunk, kChunk), true, &chunks[i]);
+  }
+  const TensorSummary summary = Combine<TypeParam>(chunks, values, &histogram);
+
+  EXPECT_EQ(histogram, whole_histogram);
+  EXPECT_EQ(summary.norm, whole.norm);
+  EXPECT_EQ(summary.zeros, whole.zeros);
+}
+
+TYPED_TEST(GradientStats, GateSquaresAreThoseOfEachGatesPart) {
+  const std::vector<TypeParam> values = Values<TypeParam>(4 * 131);
+  const absl::Span<const TypeParam> span = values;
+  double gates[4] = {};
+
+  for (const auto& [begin, size] : {std::pair{0, 200}, {200, 300}, {500, 24}}) {
+    AddGateSquares<TypeParam>(span.subspan(static_cast<size_t>(begin), static_cast<size_t>(size)),
+                              begin, 131, gates);
+  }
+
+  const double error = sizeof(TypeParam) == sizeof(float) ? 4e-7 : 1e-13;
+  for (size_t gate = 0; gate < 4; ++gate) {
+    const absl::Span<const TypeParam> part = span.subspan(gate * 131, 131);
+    const auto expected =
+        static_cast<double>(SlowSummary(std::vector<TypeParam>(part.begin(), part.end())).squares);
+    EXPECT_NEAR(gates[gate], expected, error * expected) << gate;
   }
 }
 
