@@ -6,17 +6,12 @@
 #include <limits>
 
 #include "server/base/check.h"
+#include "server/base/vector.h"
 
 namespace gradwatch::stats {
 namespace {
 
 bool Measurable(double norm) { return std::isfinite(norm) && norm >= kNormFloor; }
-
-// What one layer tells: the mean of ln(carry ratio), NaN without a valid pair.
-struct LayerGrowth {
-  double mean_log = std::numeric_limits<double>::quiet_NaN();
-  std::optional<int> underflow_at_lag;
-};
 
 // A sum of logarithms, of which few are taken: numbers are multiplied while the product is far from
 // the ends of a double's range.
@@ -33,6 +28,15 @@ class LogSum {
     sum_ += std::log(product_);
     product_ = 1.0;
   }
+  // The logarithm of above / below, both above zero, also where no double holds the ratio.
+  void AddRatio(double above, double below) {
+    const double ratio = above / below;
+    if (Moderate(ratio)) {
+      Add(ratio);
+    } else {
+      sum_ += std::log(above) - std::log(below);
+    }
+  }
   double Total() const { return sum_ + std::log(product_); }
 
  private:
@@ -42,30 +46,84 @@ class LogSum {
   double product_ = 1.0;
 };
 
-LayerGrowth MeasureLayer(const LayerCarry& layer, int window) {
-  const int time_steps = static_cast<int>(layer.state_gradient_norm.size());
-  LayerGrowth growth;
-  LogSum logs;
-  int pairs = 0;
-  int window_begin = (time_steps - 1) / window * window;
-  for (int t = time_steps - 2; t >= 0; --t) {
-    if (t + 1 == window_begin) {  // Nothing is carried to t.
-      window_begin -= window;
-      continue;
+// Pairs that are looked at together.
+constexpr int kTogether = 16;
+
+// The product of carry[i] / whole[i] over kTogether pairs. 0 when they are to be looked at one by
+// one: some norm is not measurable, or some ratio so far from 1 that the product might leave the
+// range of a double.
+double ProductOfRatios(const double* carry, const double* whole) {
+  constexpr double kFar = 1e18;
+  constexpr int kStep = static_cast<int>(kVectorSize<double>);
+  const Vector<double> zero = {};
+  Vector<double> product = zero + 1.0;
+#pragma GCC unroll 8
+  for (int i = 0; i < kTogether; i += kStep) {
+    const Vector<double> from = LoadVector(whole + i);
+    const Vector<double> to = LoadVector(carry + i);
+    const Vector<double> ratio = to / from;
+    const auto usable =
+        (from >= kNormFloor) & (to >= kNormFloor) & (ratio > 1.0 / kFar) & (ratio < kFar);
+    product *= usable ? ratio : zero;
+  }
+  double all = 1.0;
+  for (int lane = 0; lane < kStep; ++lane) all *= product[lane];
+  return all;
+}
+
+// What one layer tells.
+class LayerGrowth {
+ public:
+  explicit LayerGrowth(const LayerCarry& layer) : layer_(layer) {}
+
+  // The back-propagated time steps from `begin` to before `end`.
+  void AddWindow(int begin, int end) {
+    const double* const carry = layer_.carry_norm.data();
+    const double* const whole = layer_.state_gradient_norm.data() + 1;
+    int t = begin;
+    for (; t + kTogether < end; t += kTogether) {
+      const double product = ProductOfRatios(carry + t, whole + t);
+      if (product > 0.0) {
+        logs_.Add(product);
+        pairs_ += kTogether;
+      } else {
+        for (int i = t; i < t + kTogether; ++i) AddPair(carry[i], whole[i], end - 1 - i);
+      }
     }
-    const double whole = layer.state_gradient_norm[static_cast<size_t>(t + 1)];
-    const double carry = layer.carry_norm[static_cast<size_t>(t)];
-    if (!Measurable(whole)) continue;
+    for (; t + 1 < end; ++t) AddPair(carry[t], whole[t], end - 1 - t);
+  }
+
+  // Of ln(carry ratio); NaN without a valid pair.
+  double mean_log() const {
+    return pairs_ > 0 ? logs_.Total() / pairs_ : std::numeric_limits<double>::quiet_NaN();
+  }
+  std::optional<int> underflow_at_lag() const { return underflow_at_lag_; }
+
+ private:
+  void AddPair(double carry, double whole, int lag) {
+    if (!Measurable(whole)) return;
     if (Measurable(carry)) {
-      logs.Add(carry / whole);
-      ++pairs;
+      logs_.AddRatio(carry, whole);
+      ++pairs_;
     } else if (std::abs(carry) < kNormFloor) {
-      const int window_end = std::min(time_steps, window_begin + window) - 1;
-      const int lag = window_end - t;
-      growth.underflow_at_lag = std::min(lag, growth.underflow_at_lag.value_or(lag));
+      underflow_at_lag_ = std::min(lag, underflow_at_lag_.value_or(lag));
     }
   }
-  if (pairs > 0) growth.mean_log = logs.Total() / pairs;
+
+  const LayerCarry& layer_;
+  LogSum logs_;
+  int pairs_ = 0;
+  std::optional<int> underflow_at_lag_;
+};
+
+LayerGrowth MeasureLayer(const LayerCarry& layer, int window) {
+  const int time_steps = static_cast<int>(layer.state_gradient_norm.size());
+  LayerGrowth growth(layer);
+  for (int begin = 0; begin < time_steps;) {
+    const int end = begin + std::min(window, time_steps - begin);
+    growth.AddWindow(begin, end);
+    begin = end;
+  }
   return growth;
 }
 
@@ -78,15 +136,16 @@ bool MeasureGrowth(absl::Span<const LayerCarry> layers, int window, Growth* grow
   double largest = std::numeric_limits<double>::quiet_NaN();
   for (const LayerCarry& layer : layers) {
     const LayerGrowth one = MeasureLayer(layer, window);
-    if (one.underflow_at_lag) {
+    if (one.underflow_at_lag()) {
       growth->underflow_at_lag =
-          std::min(*one.underflow_at_lag, growth->underflow_at_lag.value_or(window));
+          std::min(*one.underflow_at_lag(), growth->underflow_at_lag.value_or(window));
     }
-    if (!std::isnan(one.mean_log) && !(one.mean_log <= largest)) {
-      largest = one.mean_log;
+    const double mean_log = one.mean_log();
+    if (!std::isnan(mean_log) && !(mean_log <= largest)) {
+      largest = mean_log;
       growth->layer = static_cast<int>(growth->layer_growth_factors.size());
     }
-    growth->layer_growth_factors.push_back(std::exp(one.mean_log));
+    growth->layer_growth_factors.push_back(std::exp(mean_log));
   }
   if (std::isnan(largest)) return false;
   growth->growth_factor = std::exp(largest);

@@ -1,7 +1,9 @@
 #include "server/stats/growth.h"
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
+#include <optional>
 #include <vector>
 
 #include "gmock/gmock.h"
@@ -132,6 +134,88 @@ TEST(Growth, LeavesOutWhatIsNotFinite) {
   ASSERT_TRUE(MeasureGrowth({layer.carry()}, 6, &growth));
 
   EXPECT_DOUBLE_EQ(growth.growth_factor, 0.5);
+}
+
+// What MeasureGrowth must find in one layer, pair by pair.
+struct Reference {
+  double log_sum = 0.0;
+  int pairs = 0;
+  std::optional<int> underflow_at_lag;
+};
+
+Reference SlowGrowth(const Layer& layer, int window) {
+  Reference expected;
+  const int time_steps = static_cast<int>(layer.norms.size());
+  const auto measurable = [](double norm) { return std::isfinite(norm) && norm >= kNormFloor; };
+  for (int t = 0; t + 1 < time_steps; ++t) {
+    if ((t + 1) % window == 0) continue;
+    const double whole = layer.norms[static_cast<size_t>(t) + 1];
+    const double carry = layer.carries[static_cast<size_t>(t)];
+    if (!measurable(whole)) continue;
+    if (measurable(carry)) {
+      expected.log_sum += std::log(carry) - std::log(whole);
+      ++expected.pairs;
+    } else if (carry < kNormFloor) {
+      const int end = std::min(time_steps, (t / window + 1) * window);
+      const int lag = end - 1 - t;
+      expected.underflow_at_lag = std::min(lag, expected.underflow_at_lag.value_or(lag));
+    }
+  }
+  return expected;
+}
+
+void ExpectAgreement(const Layer& layer, int window) {
+  const Reference expected = SlowGrowth(layer, window);
+  Growth growth;
+
+  ASSERT_TRUE(MeasureGrowth({layer.carry()}, window, &growth));
+
+  // Few roundings for each pair, of numbers around 1 and of logarithms up to 140.
+  EXPECT_NEAR(std::log(growth.growth_factor), expected.log_sum / expected.pairs, 1e-12);
+  EXPECT_EQ(growth.underflow_at_lag, expected.underflow_at_lag);
+}
+
+// Ratios around 1, all different.
+Layer Wavy(int time_steps) {
+  Layer layer;
+  for (int t = 0; t < time_steps; ++t) {
+    layer.norms.push_back(1.5 + std::sin(t));
+    if (t + 1 < time_steps) layer.carries.push_back(1.4 + std::sin(3.0 * t));
+  }
+  return layer;
+}
+
+TEST(Growth, AgreesWithSlowReferenceAtEveryLengthAndWindow) {
+  for (const int time_steps : {2, 16, 17, 18, 32, 33, 34, 100}) {
+    for (const int window : {2, 15, 16, 17, 18, 33, 34, 1000}) {
+      SCOPED_TRACE(testing::Message() << time_steps << " time steps, window " << window);
+      ExpectAgreement(Wavy(time_steps), window);
+    }
+  }
+}
+
+TEST(Growth, AgreesWithSlowReferenceWhereverAnOddPairStands) {
+  for (const double odd :
+       {kNaN, std::numeric_limits<double>::infinity(), 0.0, 9e-31, 1e-30, 1e-25, 1e25, 1e308}) {
+    for (size_t at = 1; at < 39; ++at) {
+      SCOPED_TRACE(testing::Message() << odd << " at " << at);
+      Layer odd_norm = Wavy(40);
+      Layer odd_carry = Wavy(40);
+
+      odd_norm.norms[at] = odd;
+      odd_carry.carries[at] = odd;
+
+      ExpectAgreement(odd_norm, 37);
+      ExpectAgreement(odd_carry, 37);
+    }
+  }
+}
+
+TEST(Growth, HoldsWhereEveryRatioIsExtreme) {
+  for (const double ratio : {1e-29, 1e-19, 1e-17, 1e17, 1e19, 1e300}) {
+    SCOPED_TRACE(ratio);
+    ExpectAgreement(Constant(100, ratio), 100);
+  }
 }
 
 TEST(Growth, IsAbsentWithoutAValidPair) {
