@@ -2,12 +2,15 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdint>
+#include <cstring>
 #include <memory>
 #include <string>
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/strip.h"
+#include "server/base/vector.h"
 
 namespace gradwatch::train {
 namespace {
@@ -15,13 +18,54 @@ namespace {
 using FloatField = google::protobuf::RepeatedField<float>;
 
 void Assign(absl::Span<const double> values, FloatField* field) {
-  field->Resize(static_cast<int>(values.size()), 0.0F);
-  std::transform(values.begin(), values.end(), field->begin(),
+  const int size = static_cast<int>(values.size());
+  field->Clear();
+  field->Reserve(size);
+  std::transform(values.begin(), values.end(), field->AddNAlreadyReserved(size),
                  [](double value) { return static_cast<float>(value); });
 }
 
+// How many bins are looked at together.
+constexpr size_t kTogether = 16;
+
+bool AllEmpty(const uint32_t* bins) {
+  using Counts = uint64_t __attribute__((vector_size(kVectorBytes)));
+  constexpr int kAtOnce = static_cast<int>(kVectorBytes / sizeof(uint32_t));
+  static_assert(kTogether % kAtOnce == 0);
+  Counts any = {};
+#pragma GCC unroll 4
+  for (size_t i = 0; i < kTogether; i += kAtOnce) {
+    Counts some;
+    std::memcpy(&some, bins + i, sizeof(some));
+    any |= some;
+  }
+  uint64_t all = 0;
+#pragma GCC unroll 8
+  for (int lane = 0; lane < kAtOnce / 2; ++lane) all |= any[lane];
+  return all == 0;
+}
+
+// The bins from the first that is not empty to the last one.
+absl::Span<const uint32_t> WithoutEmptyEnds(absl::Span<const uint32_t> bins) {
+  while (bins.size() >= kTogether && AllEmpty(bins.data())) bins.remove_prefix(kTogether);
+  while (!bins.empty() && bins.front() == 0) bins.remove_prefix(1);
+  while (bins.size() >= kTogether && AllEmpty(bins.end() - kTogether))
+    bins.remove_suffix(kTogether);
+  while (!bins.empty() && bins.back() == 0) bins.remove_suffix(1);
+  return bins;
+}
+
+// Not below `floor`; passes over NaN.
 double Largest(absl::Span<const double> values, double floor) {
-  for (const double value : values) floor = std::max(floor, value);
+  constexpr size_t kStep = kVectorSize<double>;
+  Vector<double> largest = Vector<double>{} + floor;
+  size_t i = 0;
+  for (; i + kStep <= values.size(); i += kStep) {
+    const Vector<double> some = LoadVector(values.data() + i);
+    largest = some > largest ? some : largest;
+  }
+  for (size_t lane = 0; lane < kStep; ++lane) floor = std::max(floor, largest[lane]);
+  for (; i < values.size(); ++i) floor = std::max(floor, values[i]);
   return floor;
 }
 
@@ -61,14 +105,12 @@ void FillTensorStats(const stats::TensorSummary& summary, const stats::Log2Histo
   message->set_zeros(summary.zeros);
   message->set_nonfinite(summary.nonfinite);
   if (histogram == nullptr) return;
-  const auto is_empty = [](uint32_t count) { return count == 0; };
-  const auto first = std::find_if_not(histogram->begin(), histogram->end(), is_empty);
-  if (first == histogram->end()) return;
-  const auto end = std::find_if_not(histogram->rbegin(), histogram->rend(), is_empty).base();
-  message->set_magnitude_first_bin(static_cast<int32_t>(first - histogram->begin()));
+  const absl::Span<const uint32_t> bins = WithoutEmptyEnds(*histogram);
+  if (bins.empty()) return;
+  message->set_magnitude_first_bin(static_cast<int32_t>(bins.data() - histogram->data()));
   // Room for all, so that later steps need none.
   message->mutable_magnitude_counts()->Reserve(stats::kHistogramBins);
-  message->mutable_magnitude_counts()->Add(first, end);
+  message->mutable_magnitude_counts()->Add(bins.begin(), bins.end());
 }
 
 void FillOrigin(const nn::NonFinite& origin, v1::NonFiniteOrigin* message) {

@@ -402,7 +402,8 @@ void TrainerOf<S>::MeasureGradients(v1::StepStats* stats) {
 template <typename S>
 void TrainerOf<S>::FillGateNorms(absl::Span<const Chunk> chunks, v1::TensorStats* message) const {
   if (chunks.empty() || chunks.front().gate_size == 0) return;
-  for (int gate = 0; gate < nn::GatesOf(network_.config().cell); ++gate) {
+  const int gates = nn::GatesOf(network_.config().cell);
+  for (int gate = 0; gate < gates; ++gate) {
     double sum = 0.0;
     for (const Chunk& chunk : chunks) sum += chunk.gates[static_cast<size_t>(gate)];
     message->add_gate_norms(std::sqrt(sum));
