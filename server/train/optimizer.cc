@@ -132,6 +132,16 @@ void ProposeBlock(const Rule& rule, const S* weights, const S* gradients, const 
   });
 }
 
+// Of the weights before an update, and of scale * their change.
+SquaresOfTwo MeasureChange(const double* before, const double* after, int64_t n, double scale) {
+  return {SumOfSquares(before, n), SumOfSquaredDifferences(after, before, n, scale)};
+}
+
+// No change of floats needs a scale.
+SquaresOfTwo MeasureChange(const float* before, const float* after, int64_t n, double) {
+  return QuickSquaresOfTwo(before, after, n);
+}
+
 // Calls body(begin, size) for the blocks of `size` entries from `begin` on.
 template <typename Body>
 void ForBlocks(int64_t begin, int64_t size, Body&& body) {
@@ -276,8 +286,9 @@ void Optimizer<S>::ApplyToChunk(const Rule& rule, const Update& update, Chunk* c
       chunk->gradients += SumOfSquares(update.factor == 1.0 ? gradients : work.gradients, n);
     }
     if (update.measure_weights) {
-      chunk->weights += SumOfSquares(weights, n);
-      chunk->changes += SumOfSquaredDifferences(work.weights, weights, n, change_scale_);
+      const SquaresOfTwo squares = MeasureChange(weights, work.weights, n, change_scale_);
+      chunk->weights += squares.values;
+      chunk->changes += squares.differences;
     }
     if (!update.first_weights.empty()) {
       chunk->distances +=

@@ -54,7 +54,9 @@ class Optimizer {
     absl::Span<const S> first_weights;
   };
 
-  // L2 norms of one parameter, summed in double; 0 where not measured.
+  // L2 norms of one parameter; 0 where not measured. Those of the gradient and the distance are
+  // summed in double. The other two decide nothing about the training and are good to 1e-6 of
+  // themselves for floats (QuickSquaresOfTwo).
   struct Norms {
     double gradient = 0.0;  // After the factor, as rounded.
     double weight = 0.0;    // Before the update.

@@ -214,5 +214,65 @@ TYPED_TEST(SquaresTest, GivesTheSameBitsBlockByBlock) {
   EXPECT_EQ(quick, QuickSumOfSquares(values.data(), 200));
 }
 
+// 20 roundings in the sum of a block, two in each square.
+constexpr double kQuickErrorOfTwo = 2e-6;
+
+// Both over the whole range of floats, each with the other one elsewhere in it.
+TEST(QuickSquaresOfTwo, HoldsOverTheWholeRangeOfFloats) {
+  constexpr float kScales[] = {0.0F,   1e-37F, 1e-30F, 1e-19F, 1e-17F, 1e-15F, 1e-14F,
+                               1e-13F, 1.0F,   1e12F,  1e15F,  1e19F,  1e37F};
+  for (const float scale : kScales) {
+    for (const float change : kScales) {
+      for (const size_t n : {0, 1, 15, 16, 17, 240, 255, 256, 257, 272, 600}) {
+        SCOPED_TRACE(testing::Message() << scale << " changed by " << change << ", size " << n);
+        std::vector<float> values = Random<float>(n, 3);
+        std::vector<float> others = Random<float>(n, 4);
+        double squares = 0.0;
+        double apart = 0.0;
+        for (size_t i = 0; i < n; ++i) {
+          values[i] *= scale;
+          others[i] = values[i] + change * others[i];
+          const double difference = static_cast<double>(values[i]) - others[i];
+          squares += static_cast<double>(values[i]) * values[i];
+          apart += difference * difference;
+        }
+
+        const SquaresOfTwo sums =
+            QuickSquaresOfTwo(values.data(), others.data(), static_cast<int64_t>(n));
+
+        EXPECT_NEAR(sums.values, squares, kQuickErrorOfTwo * squares);
+        EXPECT_NEAR(sums.differences, apart, kQuickErrorOfTwo * apart);
+      }
+    }
+  }
+}
+
+// A large value beside many whose squares no float holds.
+TEST(QuickSquaresOfTwo, LosesNothingThatCountsBelowTheRange) {
+  std::vector<float> values(256, 1e-19F);
+  std::vector<float> zeros(256, 0.0F);
+  values[17] = 4e-15F;
+  const double expected = SlowSumOfSquares(values);
+
+  const SquaresOfTwo sums = QuickSquaresOfTwo(values.data(), zeros.data(), 256);
+
+  EXPECT_NEAR(sums.values, expected, kQuickErrorOfTwo * expected);
+  EXPECT_NEAR(sums.differences, expected, kQuickErrorOfTwo * expected);
+}
+
+TEST(QuickSquaresOfTwo, KeepsWhatIsNotFinite) {
+  const std::vector<float> ones(600, 1.0F);
+  for (const size_t at : {0, 255, 256, 599}) {
+    std::vector<float> broken = ones;
+    broken[at] = std::numeric_limits<float>::quiet_NaN();
+    EXPECT_TRUE(std::isnan(QuickSquaresOfTwo(broken.data(), ones.data(), 600).values)) << at;
+    EXPECT_TRUE(std::isnan(QuickSquaresOfTwo(ones.data(), broken.data(), 600).differences)) << at;
+    EXPECT_EQ(QuickSquaresOfTwo(ones.data(), broken.data(), 600).values, 600.0) << at;
+    broken[at] = -std::numeric_limits<float>::infinity();
+    EXPECT_TRUE(std::isinf(QuickSquaresOfTwo(broken.data(), ones.data(), 600).values)) << at;
+    EXPECT_TRUE(std::isinf(QuickSquaresOfTwo(ones.data(), broken.data(), 600).differences)) << at;
+  }
+}
+
 }  // namespace
 }  // namespace gradwatch

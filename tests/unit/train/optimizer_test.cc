@@ -307,6 +307,35 @@ TEST(OptimizerTest, MeasuresGradientsAndWeightsOnItsWay) {
   EXPECT_EQ(bench.norms[1].weight, 7.0);
 }
 
+// Sizes around blocks, weights and changes near both ends of the range and in its middle.
+TEST(OptimizerTest, MeasuresWeightsAndChangesOfFloatsToAMillionth) {
+  for (const double scale : {1e-36, 1e-18, 1.0, 1e18, 1e36}) {
+    for (const double rate : {1e-2, 1e-6}) {
+      const std::vector<int64_t> sizes = {255, 256, 257, 16'641, 1};
+      Bench<float> bench(Sgd(0.0, false), sizes);
+      RandomStream random(9, 1, 0);
+      for (float& weight : bench.weights) weight = static_cast<float>(scale * random.NextNormal());
+      for (float& g : bench.gradients) g = static_cast<float>(scale * random.NextNormal());
+      const std::vector<float> before = bench.weights;
+
+      bench.Step(rate, 1);
+
+      size_t i = 0;
+      for (size_t p = 0; p < sizes.size(); ++p) {
+        double weights = 0.0;
+        double changes = 0.0;
+        for (const size_t end = i + static_cast<size_t>(sizes[p]); i < end; ++i) {
+          const double weight = before[i];
+          weights += weight * weight;
+          changes += (bench.weights[i] - weight) * (bench.weights[i] - weight);
+        }
+        EXPECT_NEAR(bench.norms[p].weight, std::sqrt(weights), 1e-6 * std::sqrt(weights));
+        EXPECT_NEAR(bench.norms[p].change, std::sqrt(changes), 1e-6 * std::sqrt(changes));
+      }
+    }
+  }
+}
+
 TEST(OptimizerTest, GivesTheSameBitsForAnyNumberOfThreads) {
   const std::vector<int64_t> sizes = {50'001, 3, 20'000};
   for (const v1::Optimizer& spec : AllOptimizers()) {
