@@ -17,30 +17,6 @@ constexpr int64_t kSquaresBlock = 64;
 
 constexpr int64_t kSquaresLanes = 16;  // Interleaved sums of a block.
 
-// The sums, lane by lane, of the squares of what value(i), a vector of Ts from index i on, gives
-// for i below `size`, a multiple of kSquaresLanes and at most kSquaresBlock.
-template <typename T, typename Value>
-inline Vector<T> LanesOfSquares(int64_t size, Value value) {
-  constexpr int kStep = static_cast<int>(kVectorSize<T>);
-  constexpr int kVectors = static_cast<int>(kSquaresLanes) / kStep;
-  Vector<T> sums[kVectors];
-#pragma GCC unroll 8
-  for (int v = 0; v < kVectors; ++v) sums[v] = Vector<T>{};  // In registers, one by one.
-  for (int64_t k = 0; k < size; k += kSquaresLanes) {
-#pragma GCC unroll 8
-    for (int v = 0; v < kVectors; ++v) {
-      const Vector<T> one = value(k + v * kStep);
-      sums[v] += one * one;
-    }
-  }
-#pragma GCC unroll 3
-  for (int half = kVectors / 2; half > 0; half /= 2) {
-#pragma GCC unroll 4
-    for (int v = 0; v < half; ++v) sums[v] += sums[v + half];
-  }
-  return sums[0];
-}
-
 namespace internal {
 
 template <int by, typename V, int... index>
@@ -102,9 +78,28 @@ inline Vector<T> Joined(const Vector<T>* rows, Op op) {
   }
 }
 
+// The sum of the squares of what value(i), a vector of Ts from index i on, gives for i below
+// `size`, a multiple of kSquaresLanes and at most kSquaresBlock.
 template <typename T, typename Value>
 inline T SquaresOfBlock(int64_t size, Value value) {
-  return SumOfLanes<T>(LanesOfSquares<T>(size, value));
+  constexpr int kStep = static_cast<int>(kVectorSize<T>);
+  constexpr int kVectors = static_cast<int>(kSquaresLanes) / kStep;
+  Vector<T> sums[kVectors];
+#pragma GCC unroll 8
+  for (int v = 0; v < kVectors; ++v) sums[v] = Vector<T>{};  // In registers, one by one.
+  for (int64_t k = 0; k < size; k += kSquaresLanes) {
+#pragma GCC unroll 8
+    for (int v = 0; v < kVectors; ++v) {
+      const Vector<T> one = value(k + v * kStep);
+      sums[v] += one * one;
+    }
+  }
+#pragma GCC unroll 3
+  for (int half = kVectors / 2; half > 0; half /= 2) {
+#pragma GCC unroll 4
+    for (int v = 0; v < half; ++v) sums[v] += sums[v + half];
+  }
+  return SumOfLanes<T>(sums[0]);
 }
 
 // In T, which is S or double.
@@ -247,21 +242,48 @@ inline double QuickSumOfSquares(const S* values, int64_t n) {
   return SumOfSquares(values, n);
 }
 
-// As QuickSumOfSquares of `rows` rows of n values, at most as many rows as a vector has lanes, each
-// `stride` values after the one before: cheaper where they are short. What a row's sum is does not
-// depend on the others. lanes_of(row, values, size) gives LanesOfSquares of a block of a row; what
-// fills up a row's last block is zero.
+// Sums the squares of `count` rows of `size` values lane by lane, each row `stride` values after
+// the one before; `size` is whole vectors. Calls observe(row, vector) for each vector, with the
+// row's number as a type, so that what is kept for each row stays in registers.
+template <typename S, int count, typename Observe>
+inline void LanesOfRows(const S* from, int64_t stride, int64_t size, Vector<S>* lanes,
+                        Observe observe) {
+  const auto sum = [&]<int... row>(std::integer_sequence<int, row...>) {
+    Vector<S> sums[count] = {};
+    const auto add = [&](auto of, const Vector<S>& vector) {
+      sums[of.value] += vector * vector;
+      observe(of, vector);
+    };
+    for (int64_t k = 0; k < size; k += kVectorSize<S>) {
+      (add(std::integral_constant<int, row>(), LoadVector(from + row * stride + k)), ...);
+    }
+    ((lanes[row] = sums[row]), ...);
+  };
+  sum(std::make_integer_sequence<int, count>());
+}
+
+// The sums of squares of `rows` rows of n values, at most as many rows as a vector has lanes, each
+// `stride` values after the one before: cheaper than one by one where they are short. Within 1e-6
+// of SumOfSquares; a row's sum does not depend on the others. For what is only shown.
+// lanes_of(count, row, from, stride, size, lanes) does LanesOfRows for a block of as many rows as
+// the type of `count` says, from `row` on; what fills up a last block is zero.
 template <typename S, typename LanesOf>
 inline void QuickSumsOfSquares(const S* values, int64_t stride, int64_t rows, int64_t n,
                                double* sums, LanesOf lanes_of) {
   constexpr int64_t kRowsMax = kVectorSize<S>;
+  constexpr int kTogether = static_cast<int>(std::min<int64_t>(kRowsMax, 4));
   Vector<S> lanes[kRowsMax];
   std::fill_n(lanes + rows, kRowsMax - rows, Vector<S>{} + S(1));  // Moderate.
   double totals[kRowsMax] = {};
   const auto add = [&](const S* blocks, int64_t block_stride, int64_t size) {
-    for (int64_t row = 0; row < rows; ++row) {
-      lanes[row] = lanes_of(row, blocks + row * block_stride, size);
+    const auto add_rows = [&](auto count, int64_t row) {
+      lanes_of(count, row, blocks + row * block_stride, block_stride, size, lanes + row);
+    };
+    int64_t row = 0;
+    for (; row + kTogether <= rows; row += kTogether) {
+      add_rows(std::integral_constant<int, kTogether>(), row);
     }
+    for (; row < rows; ++row) add_rows(std::integral_constant<int, 1>(), row);
     const auto across = AcrossLanes<S>(lanes, [](const auto& x, const auto& y) { return x + y; });
     if constexpr (std::is_same_v<S, float>) {
       if (!internal::AllModerate(across)) {

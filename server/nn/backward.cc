@@ -72,6 +72,22 @@ void Network<S>::Impl::Record(Measured measured, Layer& layer, int64_t position,
   }
 }
 
+// Squares of one row of delta_h and delta_c, over some units. What comes from above reaches h
+// alone, so those of c are known from the carry on, and those of h where nothing came from above.
+// Short rows take no longer than a call.
+template <typename S>
+[[gnu::always_inline]] inline void Network<S>::Impl::Measure(Measured measured, Layer& layer,
+                                                             int64_t t, int64_t row, Range units,
+                                                             bool h_known, double* h, double* c) {
+  if (layer.recorder.detail() == Detail::kNone) return;
+  if (by_units_) return MeasureUnits(measured, t, row, units);
+  if (!h_known) *h = QuickSumOfSquares(delta_h_.data() + row * hidden_, hidden_);
+  if (Lstm() && measured == kCarry) {
+    *c = QuickSumOfSquares(delta_c_.data() + row * hidden_, hidden_);
+  }
+  Record(measured, layer, layout_.first(t) + row, *h, *c);
+}
+
 // Makes the adjoint of time step t, for the member's share: what was carried back to the first
 // `carried` rows, and what comes from above. Measures both where that is asked for.
 template <typename S>
@@ -99,20 +115,6 @@ void Network<S>::Impl::TakeGradients(Layer& layer, int64_t t, const Share& share
     }
     Measure(kAdjoint, layer, t, b, units, !local, &h_squares, &c_squares);
   }
-}
-
-// Squares of one row of delta_h and delta_c, over some units. What comes from above reaches h
-// alone, so those of c are known from the carry on, and those of h where nothing came from above.
-template <typename S>
-void Network<S>::Impl::Measure(Measured measured, Layer& layer, int64_t t, int64_t row, Range units,
-                               bool h_known, double* h, double* c) {
-  if (layer.recorder.detail() == Detail::kNone) return;
-  if (by_units_) return MeasureUnits(measured, t, row, units);
-  if (!h_known) *h = QuickSumOfSquares(delta_h_.data() + row * hidden_, hidden_);
-  if (Lstm() && measured == kCarry) {
-    *c = QuickSumOfSquares(delta_c_.data() + row * hidden_, hidden_);
-  }
-  Record(measured, layer, layout_.first(t) + row, *h, *c);
 }
 
 // Block by block, for GatherUnitSquares to put together behind a barrier.

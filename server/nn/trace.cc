@@ -44,17 +44,17 @@ void MeasureRows(const S* values, int64_t rows, int64_t n, S limit, double* squa
     const int64_t some = std::min(kRows, rows - begin);
     Vector<S> maxima[kRows];
     std::fill_n(maxima, kRows, Vector<S>{});
-    const auto measure = [&](int64_t row, const S* of_row, int64_t size) {
-      Packet<S> maximum(maxima[row]);
-      const Vector<S> sums = LanesOfSquares<S>(size, [&](int64_t k) {
-        const Vector<S> of = LoadVector(of_row + k);
+    const auto measure = [&](auto rows_together, int64_t row, const S* from, int64_t stride,
+                             int64_t size, Vector<S>* lanes) {
+      constexpr int kTogether = rows_together.value;
+      Packet<S> largest_of[kTogether];
+      for (int r = 0; r < kTogether; ++r) largest_of[r] = Packet<S>(maxima[row + r]);
+      LanesOfRows<S, kTogether>(from, stride, size, lanes, [&](auto r, const Vector<S>& of) {
         const Packet<S> magnitudes = packet::pabs(Packet<S>(of));
-        maximum = packet::pmax(maximum, magnitudes);
+        largest_of[r.value] = packet::pmax(largest_of[r.value], magnitudes);
         count(Vector<S>(magnitudes) > limit);
-        return of;
       });
-      maxima[row] = Vector<S>(maximum);
-      return sums;
+      for (int r = 0; r < kTogether; ++r) maxima[row + r] = Vector<S>(largest_of[r]);
     };
     QuickSumsOfSquares(values + begin * n, n, some, n, squares + begin, measure);
     S across[kRows];
@@ -81,8 +81,10 @@ void MeasureAndCountRows(const S* values, int64_t rows, int64_t n, S limit, doub
 template <typename S>
 void SquaresOfRows(const S* values, int64_t stride, int64_t rows, int64_t n, double* squares) {
   constexpr int64_t kRows = kVectorSize<S>;
-  const auto lanes_of = [](int64_t, const S* row, int64_t size) {
-    return LanesOfSquares<S>(size, [row](int64_t k) { return LoadVector(row + k); });
+  const auto lanes_of = [](auto rows_together, int64_t, const S* from, int64_t row_stride,
+                           int64_t size, Vector<S>* lanes) {
+    LanesOfRows<S, rows_together.value>(from, row_stride, size, lanes,
+                                        [](auto, const Vector<S>&) {});
   };
   for (int64_t begin = 0; begin < rows; begin += kRows) {
     QuickSumsOfSquares(values + begin * stride, stride, std::min(kRows, rows - begin), n,
