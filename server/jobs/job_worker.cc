@@ -181,12 +181,11 @@ class JobManager::Impl::Worker {
       failure_->set_step(action.step());
     }
     if (action.changes().empty()) return;
-    const std::vector<std::string> rate = {"optimizer.learning_rate"};
-    v1::Job settings;
-    settings.mutable_optimizer()->set_learning_rate(trainer_->learning_rate());
+    std::vector<std::string> paths;
+    for (const v1::SettingChange& change : action.changes()) paths.push_back(change.path());
     MutexLock lock(&impl_->mu_);
     Life& life = impl_->LifeOf(*job_);
-    impl_->Edit(*job_, [&](v1::Job* job) { ApplyPaths(settings, rate, job); });
+    impl_->Edit(*job_, [&](v1::Job* job) { ApplyPaths(trainer_->settings(), paths, job); });
     described_ = life.job;
     life.accepted = *life.job;
     for (const auto& waiting : life.requests) {

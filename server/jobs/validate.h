@@ -9,6 +9,7 @@
 #include "gradwatch/v1/job.pb.h"
 #include "proto/support/errors.h"
 #include "server/data/dataset_content.h"
+#include "server/train/trainer.h"
 
 namespace gradwatch::jobs {
 
@@ -21,7 +22,7 @@ constexpr int kTimeStepsMax = 10'000;
 constexpr int kCopyDelayMax = 9'980;
 constexpr int kMackeyHorizonMax = 1000;
 constexpr int kBatchSizeMax = 65'536;
-constexpr int64_t kStepLimitMax = 1'000'000'000;
+using train::kStepLimitMax;
 constexpr int kConsecutiveMax = 1'000'000;
 constexpr int kExamplesMax = 1'000'000;
 constexpr double kLearningRateMax = 1000.0;

@@ -26,6 +26,7 @@ void SavePoint(const typename RecoveryPoints<S>::Point& point, stats::StateWrite
   };
   writer->Int(point.step);
   writer->Int(point.updates_applied);
+  writer->Int(point.steps_taken_back);
   writer->Bytes(bytes(point.weights));
   writer->Bytes(bytes(point.optimizer_state));
   writer->Int(static_cast<int64_t>(point.clip_states.size()));
@@ -38,6 +39,7 @@ template <typename S>
 bool LoadPoint(stats::StateReader* reader, typename RecoveryPoints<S>::Point* point) {
   point->step = reader->Int();
   point->updates_applied = reader->Int();
+  point->steps_taken_back = reader->Int();
   if (!FromBytes(reader->Bytes(), All(point->weights))) return false;
   if (!FromBytes(reader->Bytes(), All(point->optimizer_state))) return false;
   point->clip_states.clear();

@@ -23,6 +23,7 @@ class RecoveryPoints {
   struct Point {
     int64_t step = 0;  // The next step then.
     int64_t updates_applied = 0;
+    int64_t steps_taken_back = 0;  // By roll backs, until then.
     nn::Buffer<S> weights;
     nn::Buffer<S> optimizer_state;
     std::vector<std::string> clip_states;

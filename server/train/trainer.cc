@@ -77,6 +77,16 @@ std::string ShortestText(double value) {
   return std::string(digits, std::to_chars(digits, digits + sizeof(digits), value).ptr);
 }
 
+// As JSON has it, where numbers of 64 bits are strings.
+std::string JsonText(int64_t value) { return absl::StrCat("\"", value, "\""); }
+
+void AddChange(const char* path, std::string before, std::string after, v1::Intervention* action) {
+  v1::SettingChange* const change = action->add_changes();
+  change->set_path(path);
+  change->set_old_value(std::move(before));
+  change->set_new_value(std::move(after));
+}
+
 template <typename S>
 class TrainerOf final : public Trainer {
  public:
@@ -87,7 +97,7 @@ class TrainerOf final : public Trainer {
   int64_t step() const override { return step_; }
   int64_t updates_applied() const override { return updates_applied_; }
   int nonfinite_in_a_row() const override { return nonfinite_in_a_row_; }
-  double learning_rate() const override { return job_.optimizer().learning_rate(); }
+  const v1::Job& settings() const override { return job_; }
   const std::vector<v1::ParameterInfo>& parameters() const override { return parameter_infos_; }
 
   int threads_useful() const override { return team_.threads_max(); }
@@ -146,10 +156,13 @@ class TrainerOf final : public Trainer {
   void RespondToGood(v1::StepStats* stats);
   // The checkpoint that this episode went back to did not help.
   bool WentBack() const { return ladder_->went_back() && ladder_->in_episode(); }
+  double learning_rate() const { return job_.optimizer().learning_rate(); }
   double LoweredRate() const;
   v1::Intervention* AddAction(v1::Intervention::Kind kind, const std::string& cause,
                               v1::StepStats* stats) const;
   void SetRate(double rate, v1::Intervention* action);
+  void MoveStepLimit(int64_t steps, v1::Intervention* action);
+  void TakeBackSteps(const typename RecoveryPoints<S>::Point& point, v1::Intervention* action);
   void RollBack(const std::string& cause, v1::StepStats* stats);
   bool BatchIsBad();
 
@@ -177,6 +190,7 @@ class TrainerOf final : public Trainer {
 
   std::optional<Ladder> ladder_;
   std::optional<RecoveryPoints<S>> points_;
+  int64_t steps_taken_back_ = 0;  // By roll backs, each step once.
   // Absent when the job does not ask for them.
   std::optional<StepComparison<S>> comparison_;
   std::optional<RecurrentSpectrum> spectrum_;
@@ -596,6 +610,7 @@ void TrainerOf<S>::TakeCheckpoint() {
   typename RecoveryPoints<S>::Point& point = points_->candidate();
   point.step = step_;
   point.updates_applied = updates_applied_;
+  point.steps_taken_back = steps_taken_back_;
   point.clip_states = chain_->SaveStates();
   point.estimates = ladder_->estimates();
   if (points_->empty()) points_->Prove();
@@ -656,11 +671,28 @@ v1::Intervention* TrainerOf<S>::AddAction(v1::Intervention::Kind kind, const std
 
 template <typename S>
 void TrainerOf<S>::SetRate(double rate, v1::Intervention* action) {
-  v1::SettingChange* change = action->add_changes();
-  change->set_path("optimizer.learning_rate");
-  change->set_old_value(ShortestText(learning_rate()));
-  change->set_new_value(ShortestText(rate));
+  AddChange("optimizer.learning_rate", ShortestText(learning_rate()), ShortestText(rate), action);
   job_.mutable_optimizer()->set_learning_rate(rate);
+}
+
+template <typename S>
+void TrainerOf<S>::MoveStepLimit(int64_t steps, v1::Intervention* action) {
+  const int64_t before = job_.training().step_limit();
+  const int64_t after = before + std::min(steps, kStepLimitMax - before);
+  if (after <= before) return;
+  AddChange("training.step_limit", JsonText(before), JsonText(after), action);
+  job_.mutable_training()->set_step_limit(after);
+}
+
+// The present step is the last of those that go. Where an older checkpoint is gone back to, or the
+// same once more, some of the steps behind it were made up for already.
+template <typename S>
+void TrainerOf<S>::TakeBackSteps(const typename RecoveryPoints<S>::Point& point,
+                                 v1::Intervention* action) {
+  const int64_t taken_back_before = steps_taken_back_ - point.steps_taken_back;
+  const int64_t steps = step_ + 1 - point.step - taken_back_before;
+  steps_taken_back_ += steps;
+  MoveStepLimit(steps, action);
 }
 
 // Whether the step's batch is bad for the weights that are in place now.
@@ -694,6 +726,7 @@ void TrainerOf<S>::RollBack(const std::string& cause, v1::StepStats* stats) {
   for (int64_t i = 0; i < left_out; ++i) source_->NextBatch(&batch_);
   action->set_restored_step(point.step);
   action->set_batches_skipped(left_out);
+  TakeBackSteps(point, action);
   if (!batch_is_bad) return;
   const std::optional<double> rate = ladder_->TakeBackRate();
   if (!rate.has_value()) return;
@@ -760,6 +793,7 @@ v1::Checkpoint TrainerOf<S>::Save() const {
     stats::StateWriter ladder;
     ladder_->SaveState(&ladder);
     points_->SaveState(&ladder);
+    ladder.Int(steps_taken_back_);
     checkpoint.set_ladder_state(ladder.bytes());
   }
   if (comparison_.has_value()) checkpoint.set_previous_gradient(comparison_->Save());
@@ -821,7 +855,9 @@ absl::Status TrainerOf<S>::Load(const v1::Checkpoint& checkpoint) {
   if (ladder_.has_value()) {
     stats::StateReader ladder(checkpoint.ladder_state());
     ladder_->LoadState(&ladder);
-    if (!points_->LoadState(&ladder) || !ladder.at_end()) return loss("ladder_state");
+    if (!points_->LoadState(&ladder)) return loss("ladder_state");
+    steps_taken_back_ = ladder.Int();
+    if (!ladder.ok() || !ladder.at_end()) return loss("ladder_state");
   }
   if (!LoadStatistics(checkpoint)) return loss("statistics_state or previous_gradient");
   step_ = checkpoint.step();

@@ -16,6 +16,9 @@
 
 namespace gradwatch::train {
 
+// The largest training.step_limit.
+constexpr int64_t kStepLimitMax = 1'000'000'000;
+
 // One job's training loop, a step at a time: batch, network, clip policies, optimizer, statistics.
 //
 // The order within a step: evaluation when it is due, forward, backward, raw statistics, finite
@@ -46,12 +49,13 @@ class GRADWATCH_ENGINE_API Trainer {
   // The number of the next step.
   virtual int64_t step() const = 0;
 
-  // Updates applied so far.
+  // Updates applied so far, without those that a roll back took back.
   virtual int64_t updates_applied() const = 0;
 
-  // optimizer.learning_rate in force: as created or as ApplySettings said, unless the ladder moved
-  // it.
-  virtual double learning_rate() const = 0;
+  // The job with the settings in force: as created or as ApplySettings said, but for what the
+  // ladder moved since, optimizer.learning_rate and training.step_limit. Good until the next call
+  // that is not const.
+  virtual const v1::Job& settings() const = 0;
 
   // Steps in a row, up to the last one, that were not finite.
   virtual int nonfinite_in_a_row() const = 0;

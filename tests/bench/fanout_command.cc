@@ -190,7 +190,7 @@ class MeteredTrainer final : public train::Trainer {
   int64_t step() const override { return trainer_->step(); }
   int64_t updates_applied() const override { return trainer_->updates_applied(); }
   int nonfinite_in_a_row() const override { return trainer_->nonfinite_in_a_row(); }
-  double learning_rate() const override { return trainer_->learning_rate(); }
+  const v1::Job& settings() const override { return trainer_->settings(); }
   int threads_useful() const override { return 1; }
   void SetThreads(int threads) override { trainer_->SetThreads(threads); }
   void Step(v1::StepStats* stats) override {

@@ -10,13 +10,13 @@ namespace {
 
 class PretendTrainer final : public train::Trainer {
  public:
-  PretendTrainer(std::shared_ptr<const PretendScript> script, int64_t step)
-      : script_(std::move(script)), step_(step) {}
+  PretendTrainer(std::shared_ptr<const PretendScript> script, const v1::Job& job, int64_t step)
+      : script_(std::move(script)), job_(job), step_(step) {}
 
   int64_t step() const override { return step_; }
   int64_t updates_applied() const override { return step_; }
   int nonfinite_in_a_row() const override { return 0; }
-  double learning_rate() const override { return script_->typical.learning_rate(); }
+  const v1::Job& settings() const override { return job_; }
   int threads_useful() const override { return 1; }
   void SetThreads(int /*threads*/) override {}
 
@@ -35,7 +35,10 @@ class PretendTrainer final : public train::Trainer {
   }
 
   v1::EvaluationResult Evaluate() override { return {}; }
-  absl::Status ApplySettings(const v1::Job& /*job*/) override { return absl::OkStatus(); }
+  absl::Status ApplySettings(const v1::Job& job) override {
+    job_ = job;
+    return absl::OkStatus();
+  }
   v1::Checkpoint Save() const override {
     v1::Checkpoint checkpoint;
     checkpoint.set_step(step_);
@@ -47,6 +50,7 @@ class PretendTrainer final : public train::Trainer {
  private:
   const std::shared_ptr<const PretendScript> script_;
   const std::vector<v1::ParameterInfo> parameters_;
+  v1::Job job_;
   int64_t step_;
 };
 
@@ -65,9 +69,10 @@ v1::StepStats TypicalStats(v1::Job job) {
 
 jobs::TrainerFactory PretendTrainers(std::shared_ptr<const PretendScript> script) {
   return [script = std::move(script)](
-             const v1::Job& /*job*/, std::shared_ptr<const data::DatasetContent>,
+             const v1::Job& job, std::shared_ptr<const data::DatasetContent>,
              const v1::Checkpoint* checkpoint) -> absl::StatusOr<std::unique_ptr<train::Trainer>> {
-    return std::make_unique<PretendTrainer>(script, checkpoint != nullptr ? checkpoint->step() : 0);
+    return std::make_unique<PretendTrainer>(script, job,
+                                            checkpoint != nullptr ? checkpoint->step() : 0);
   };
 }
 

@@ -945,6 +945,10 @@ TEST_F(AppTest, ListsInterventions) {
       change->set_new_value("{}");
       response.set_next_page_token("more");
     } else {
+      v1::SettingChange* const change = one->add_changes();
+      change->set_path("training.step_limit");
+      change->set_old_value("\"2000\"");
+      change->set_new_value("\"2011\"");
       one->set_restored_step(20);
       one->set_batches_skipped(50);
       one->set_cause("loss 9 above 4");
@@ -957,8 +961,8 @@ TEST_F(AppTest, ListsInterventions) {
 
   EXPECT_THAT(out_.str(), HasSubstr("clipping: norm 1 -> none"));
   EXPECT_THAT(out_.str(), HasSubstr("ROLL_BACK"));
-  EXPECT_THAT(out_.str(), HasSubstr("back to the weights before step 20, 50 batches left out, "
-                                    "loss 9 above 4"));
+  EXPECT_THAT(out_.str(), HasSubstr("training.step_limit: 2000 -> 2011, back to the weights before "
+                                    "step 20, 50 batches left out, loss 9 above 4"));
 }
 
 TEST_F(AppTest, AdvanceWaitsUntilTheJobStandsAgain) {

@@ -24,6 +24,8 @@ class TrainerScript {
   // --- For the test. Set before jobs are created.
   // Fills what a step reports; by default loss 1 / (step + 1) and norm 1.
   std::function<void(v1::StepStats*)> step_stats;
+  // What the trainer then changes of its own settings; by default nothing.
+  std::function<void(const v1::StepStats&, v1::Job*)> change_settings;
   // What building answers; OK by default.
   std::function<absl::Status()> build;
   // Threads that a step can use.
@@ -121,7 +123,7 @@ class FakeTrainer final : public train::Trainer {
   int64_t step() const override { return step_; }
   int64_t updates_applied() const override { return updates_; }
   int nonfinite_in_a_row() const override { return nonfinite_; }
-  double learning_rate() const override { return job_.optimizer().learning_rate(); }
+  const v1::Job& settings() const override { return job_; }
 
   int threads_useful() const override { return script_->threads_useful; }
   void SetThreads(int threads) override { script_->SetThreads(job_.name(), threads); }
@@ -135,6 +137,7 @@ class FakeTrainer final : public train::Trainer {
     stats->set_norm_after(1.0);
     stats->set_learning_rate(job_.optimizer().learning_rate());
     if (script_->step_stats) script_->step_stats(stats);
+    if (script_->change_settings) script_->change_settings(*stats, &job_);
     const bool finite = !stats->has_nonfinite_origin();
     nonfinite_ = finite ? 0 : nonfinite_ + 1;
     if (finite) ++updates_;

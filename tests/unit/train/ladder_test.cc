@@ -1,15 +1,19 @@
 #include "server/train/ladder.h"
 
+#include <cinttypes>
 #include <cmath>
+#include <cstdio>
 #include <limits>
 #include <map>
 #include <string>
 #include <vector>
 
+#include "absl/strings/str_cat.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "server/data/source.h"
 #include "server/train/recovery_points.h"
+#include "server/train/schedule.h"
 #include "server/train/trainer.h"
 #include "tests/unit/train/jobs.h"
 
@@ -18,6 +22,7 @@ namespace {
 
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
+using ::testing::IsEmpty;
 using Action = Ladder::Action;
 using v1::Intervention;
 
@@ -274,10 +279,14 @@ struct Trained {
   }
 };
 
+int64_t StepLimitOf(const Trainer& trainer) { return trainer.settings().training().step_limit(); }
+
+double RateOf(const Trainer& trainer) { return trainer.settings().optimizer().learning_rate(); }
+
 Trained Train(const v1::Job& job) {
   const auto trainer = *Trainer::Create(job, nullptr);
   Trained run;
-  while (trainer->step() < job.training().step_limit() && !run.lost) {
+  while (trainer->step() < StepLimitOf(*trainer) && !run.lost) {
     trainer->Step(&run.records.emplace_back());
     const v1::StepStats& record = run.records.back();
     for (const Intervention& action : record.interventions()) {
@@ -386,12 +395,14 @@ TEST(LadderTrainerTest, ARescuedRunGoesOnLikeOneThatNeverSawTheBatches) {
   checkpoint.set_data_state(source->SaveState());
   const auto expected = *Trainer::Restore(clean, nullptr, checkpoint);
 
-  while (expected->step() < 200) {
+  ASSERT_EQ(rescued.records.size(), 228u);
+  while (expected->step() < 228) {
     expected->Step(&record);
     v1::StepStats got = rescued.records[static_cast<size_t>(record.step())];
     got.clear_last_good_step();  // The only thing that a ladder adds.
     EXPECT_EQ(got.SerializeAsString(), record.SerializeAsString()) << record.step();
   }
+  EXPECT_EQ(expected->updates_applied(), 200);  // As many as the clean run has.
 }
 
 TEST(LadderTrainerTest, RollBackBringsBackWeightsOptimizerAndCounter) {
@@ -425,6 +436,165 @@ TEST(LadderTrainerTest, RollBackBringsBackWeightsOptimizerAndCounter) {
   EXPECT_EQ(record.updates_applied(), 21);
 }
 
+// A ladder that goes back at each bad step, with checkpoints of steps 10, 20 and so on.
+void GoBackAtOnce(v1::Job* job) {
+  Guard(job);
+  job->mutable_ladder()->set_skips_max(0);
+  job->mutable_ladder()->set_rate_cuts_max(0);
+  job->mutable_ladder()->set_checkpoint_every_steps(10);
+  job->mutable_ladder()->set_calm_steps(3);
+  job->mutable_ladder()->set_batches_skipped(2);
+}
+
+// By how much each roll back moved the step limit; the changes join on to each other.
+std::vector<int64_t> MovesOf(const Trained& run, int64_t step_limit) {
+  std::vector<int64_t> moves;
+  for (const Intervention& action : run.actions) {
+    EXPECT_EQ(action.kind(), Intervention::KIND_ROLL_BACK);
+    EXPECT_EQ(action.changes_size(), 1);
+    const v1::SettingChange& change = action.changes(0);
+    EXPECT_EQ(change.path(), "training.step_limit");
+    EXPECT_EQ(change.old_value(), absl::StrCat("\"", step_limit, "\""));
+    const int64_t before = step_limit;
+    EXPECT_EQ(std::sscanf(change.new_value().c_str(), "\"%" SCNd64 "\"", &step_limit), 1);
+    moves.push_back(step_limit - before);
+  }
+  return moves;
+}
+
+TEST(LadderTrainerTest, ARollBackMovesTheStepLimitOnByTheStepsThatItTookBack) {
+  struct Case {
+    int64_t bad, restored, moved;
+  };
+  for (const Case& one : {Case{25, 20, 6}, Case{39, 30, 10}, Case{2, 0, 3}, Case{129, 120, 10}}) {
+    v1::Job job = SmallGated();
+    job.mutable_training()->set_step_limit(130);
+    GoBackAtOnce(&job);
+    Spoil(one.bad, 1, true, &job);
+
+    const Trained run = Train(job);
+
+    ASSERT_EQ(run.actions.size(), 1u) << one.bad;
+    EXPECT_EQ(run.actions[0].restored_step(), one.restored);
+    EXPECT_THAT(MovesOf(run, 130), ElementsAre(one.moved));
+    EXPECT_EQ(run.records.size(), static_cast<size_t>(130 + one.moved));
+    EXPECT_EQ(run.records.back().updates_applied(), 130);
+  }
+}
+
+// Steps 95, 96 and 97 are bad. What lies between an older checkpoint and the last one, and all
+// behind one that is gone back to again, was made up for before.
+TEST(LadderTrainerTest, AStepIsTakenBackOnlyOnce) {
+  for (const bool only_one : {false, true}) {
+    v1::Job job = SmallGated();
+    job.mutable_training()->set_step_limit(130);
+    GoBackAtOnce(&job);
+    if (only_one) job.mutable_ladder()->set_checkpoints(1);
+    Spoil(95, 8, true, &job);
+
+    const Trained run = Train(job);
+
+    // To 90, 80 and 40, or three times to 90.
+    EXPECT_EQ(MovesOf(run, 130),
+              only_one ? (std::vector<int64_t>{6, 1, 1}) : (std::vector<int64_t>{6, 11, 41}));
+    EXPECT_EQ(run.records.back().updates_applied(), 130);
+  }
+}
+
+// The checkpoint of step 80 was taken behind a roll back and saved; then step 83 is bad.
+TEST(LadderTrainerTest, ASavedCheckpointKnowsWhatWasTakenBackBeforeIt) {
+  v1::Job job = SmallGated();
+  job.mutable_training()->set_step_limit(130);
+  GoBackAtOnce(&job);
+  Spoil(25, 1, true, &job);
+  const auto trainer = *Trainer::Create(job, nullptr);
+  v1::StepStats record;
+  while (trainer->step() < 83) trainer->Step(&record);
+  ASSERT_EQ(record.last_good_step(), 80);
+  ASSERT_EQ(StepLimitOf(*trainer), 136);
+  v1::Job later = trainer->settings();
+  Spoil(83 + 2, 1, true, &later);
+
+  const auto restored = *Trainer::Restore(later, nullptr, trainer->Save());
+  restored->Step(&record);
+
+  ASSERT_EQ(record.interventions_size(), 1);
+  EXPECT_EQ(record.interventions(0).restored_step(), 80);
+  EXPECT_EQ(StepLimitOf(*restored), 140);
+  while (restored->step() < 140) restored->Step(&record);
+  EXPECT_EQ(record.updates_applied(), 130);
+}
+
+// A step that was only left out is none that a roll back takes back.
+TEST(LadderTrainerTest, ASkippedStepDoesNotMoveTheStepLimit) {
+  v1::Job job = SmallGated();
+  job.mutable_training()->set_step_limit(130);
+  Guard(&job);
+  Spoil(95, 2, true, &job);
+
+  const Trained run = Train(job);
+
+  EXPECT_EQ(run.Count(Intervention::KIND_SKIP), 2);
+  EXPECT_EQ(run.records.size(), 130u);
+  EXPECT_EQ(run.records.back().updates_applied(), 128);
+}
+
+TEST(LadderTrainerTest, TheStepLimitStaysWithinWhatIsAllowed) {
+  for (const int64_t room : {6, 4, 0}) {
+    v1::Job job = SmallGated();
+    GoBackAtOnce(&job);
+    Spoil(25, 1, true, &job);
+    job.mutable_training()->set_step_limit(kStepLimitMax - room);
+    const auto trainer = *Trainer::Create(job, nullptr);
+    v1::StepStats record;
+
+    while (trainer->step() <= 25) trainer->Step(&record);
+
+    EXPECT_EQ(StepLimitOf(*trainer), kStepLimitMax);
+    ASSERT_EQ(record.interventions_size(), 1);
+    if (room == 0) {
+      EXPECT_THAT(record.interventions(0).changes(), IsEmpty());
+    } else {
+      EXPECT_EQ(record.interventions(0).changes(0).new_value(), "\"1000000000\"");
+    }
+  }
+}
+
+// What somebody set is moved like what the job came with, and what comes later replaces it.
+TEST(LadderTrainerTest, AStepLimitThatWasEditedIsMovedOn) {
+  v1::Job job = SmallGated();
+  GoBackAtOnce(&job);
+  Spoil(25, 1, true, &job);
+  const auto trainer = *Trainer::Create(job, nullptr);
+  v1::StepStats record;
+  while (trainer->step() < 15) trainer->Step(&record);
+  job.mutable_training()->set_step_limit(300);
+  ASSERT_TRUE(trainer->ApplySettings(job).ok());
+
+  while (trainer->step() <= 25) trainer->Step(&record);
+
+  EXPECT_EQ(StepLimitOf(*trainer), 306);
+  job.mutable_training()->set_step_limit(200);
+  ASSERT_TRUE(trainer->ApplySettings(job).ok());
+  EXPECT_EQ(StepLimitOf(*trainer), 200);
+}
+
+TEST(LadderTrainerTest, TheEndOfAScheduleMovesWithTheStepLimit) {
+  v1::Job job = SmallGated();
+  job.mutable_training()->set_step_limit(60);
+  job.mutable_optimizer()->mutable_warmup_cosine();
+  GoBackAtOnce(&job);
+  Spoil(25, 1, true, &job);
+
+  const Trained run = Train(job);
+
+  ASSERT_EQ(run.records.size(), 66u);
+  for (const v1::StepStats& record : run.records) {
+    const int64_t end = record.step() <= 25 ? 60 : 66;
+    EXPECT_EQ(record.learning_rate(), LearningRateAt(job.optimizer(), end, record.step()));
+  }
+}
+
 // Weights that a far too high rate made: good data are good again once the old ones are back.
 TEST(LadderTrainerTest, TheRateStaysLowWhenTheWeightsWereToBlame) {
   v1::Job job = SmallGated();
@@ -443,18 +613,13 @@ TEST(LadderTrainerTest, TheRateStaysLowWhenTheWeightsWereToBlame) {
 
   ASSERT_TRUE(roll_back.has_restored_step());
   EXPECT_EQ(record.interventions_size(), 1);
-  EXPECT_EQ(trainer->learning_rate(), 2.5);
+  EXPECT_EQ(RateOf(*trainer), 2.5);
 }
 
 // Wherever the run goes back to, the step before it had said so.
 TEST(LadderTrainerTest, RecordsNameTheStepThatARollBackGoesTo) {
   v1::Job job = SmallGated();
-  Guard(&job);
-  job.mutable_ladder()->set_skips_max(0);
-  job.mutable_ladder()->set_rate_cuts_max(0);
-  job.mutable_ladder()->set_checkpoint_every_steps(10);
-  job.mutable_ladder()->set_calm_steps(3);
-  job.mutable_ladder()->set_batches_skipped(2);
+  GoBackAtOnce(&job);
   Spoil(95, 8, true, &job);  // Going back three times within an episode.
   job.mutable_training()->set_step_limit(130);
 
@@ -541,19 +706,21 @@ TEST(LadderTrainerTest, ARateThatSomebodySetStays) {
   const auto trainer = *Trainer::Create(job, nullptr);
   v1::StepStats record;
   while (trainer->step() < 60) trainer->Step(&record);
-  EXPECT_EQ(trainer->learning_rate(), 0.005);
+  EXPECT_EQ(RateOf(*trainer), 0.005);
 
   job.mutable_optimizer()->set_learning_rate(0.003);
   ASSERT_TRUE(trainer->ApplySettings(job).ok());
   while (trainer->step() < 200) trainer->Step(&record);
 
-  EXPECT_EQ(trainer->learning_rate(), 0.003);
+  EXPECT_EQ(RateOf(*trainer), 0.003);
 }
 
 // Also in the middle of an episode, and with everything that the ladder remembers.
 TEST(LadderTrainerTest, GoesOnBitForBitFromACheckpoint) {
   v1::Job job = SmallGated();
   Guard(&job);
+  job.mutable_ladder()->set_skips_max(1);
+  job.mutable_ladder()->set_batches_skipped(1);
   job.mutable_ladder()->set_checkpoint_every_steps(15);
   job.mutable_ladder()->set_calm_steps(5);
   job.mutable_training()->set_step_limit(120);
@@ -564,18 +731,17 @@ TEST(LadderTrainerTest, GoesOnBitForBitFromACheckpoint) {
     auto trainer = *Trainer::Create(job, nullptr);
     v1::StepStats record;
     while (trainer->step() < stop) trainer->Step(&record);
-    v1::Job now = job;
-    now.mutable_optimizer()->set_learning_rate(trainer->learning_rate());
-    auto restored = Trainer::Restore(now, nullptr, trainer->Save());
+    auto restored = Trainer::Restore(trainer->settings(), nullptr, trainer->Save());
     ASSERT_TRUE(restored.ok()) << restored.status();
-    while ((*restored)->step() < 120) {
+    while ((*restored)->step() < StepLimitOf(**restored)) {
       (*restored)->Step(&record);
       ASSERT_EQ(record.SerializeAsString(),
                 straight.records[static_cast<size_t>(record.step())].SerializeAsString())
           << "stopped at " << stop << ", step " << record.step();
     }
+    EXPECT_EQ(static_cast<size_t>((*restored)->step()), straight.records.size());
   }
-  EXPECT_GT(straight.Count(Intervention::KIND_ROLL_BACK), 0);
+  EXPECT_EQ(straight.Count(Intervention::KIND_ROLL_BACK), 3);
 }
 
 TEST(LadderTrainerTest, AStateThatIsCarriedStartsFromZeroAfterARollBack) {
