@@ -124,11 +124,12 @@ void JudgeClipping(const v1::Job& job, RunVerdict* verdict) {
           ? absl::StrCat("Clipping (", DescribeClipping(job), ") never had to act.")
           : absl::StrCat("Clipping (", DescribeClipping(job), ") acted in ",
                          FormatShare(job.clip_rate()), " of the steps."));
-  const int64_t skipped = job.step() - job.updates_applied();
-  if (skipped > 0 || job.nonfinite_steps() > 0) {
+  const int64_t unused = job.step() - job.updates_applied();
+  if (unused > 0 || job.nonfinite_steps() > 0) {
     verdict->sentences.push_back(absl::StrCat(
         StepNumber(job.nonfinite_steps()), job.nonfinite_steps() == 1 ? " step was" : " steps were",
-        " not finite; ", StepNumber(skipped), skipped == 1 ? " was skipped." : " were skipped."));
+        " not finite; ", StepNumber(unused), unused == 1 ? " was skipped" : " were skipped",
+        job.has_ladder() ? " or taken back." : "."));
   }
 }
 

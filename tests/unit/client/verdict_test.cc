@@ -76,6 +76,18 @@ TEST(RunVerdictTest, SaysWhatClippingDid) {
   EXPECT_THAT(Sentences(JudgeRun(unclipped)), HasSubstr("Gradients were not clipped."));
 }
 
+// 108 steps, of which a roll back took 8 back.
+TEST(RunVerdictTest, CountsStepsThatDidNotStay) {
+  RunFacts run = ExampleRun(StepsWith(1, 108));
+  run.summary.job.set_updates_applied(100);
+  run.summary.job.set_nonfinite_steps(1);
+
+  EXPECT_THAT(Sentences(JudgeRun(run)), HasSubstr("1 step was not finite; 8 were skipped."));
+  run.summary.job.mutable_ladder();
+  EXPECT_THAT(Sentences(JudgeRun(run)),
+              HasSubstr("1 step was not finite; 8 were skipped or taken back."));
+}
+
 TEST(RunVerdictTest, SaysThatTheRunWasLostOrSolved) {
   RunFacts lost = ExampleRun(StepsWith(1));
   lost.summary.job.mutable_failure()->set_reason(v1::Failure::REASON_NON_FINITE);
