@@ -4,6 +4,7 @@
 #include <limits>
 #include <map>
 #include <memory>
+#include <numeric>
 #include <string>
 #include <utility>
 #include <vector>
@@ -31,13 +32,15 @@ batches have their inputs and targets multiplied by --factor, or holes (NaN). A 
 held-out examples, the same for all runs of a seed: the mean over 25 evaluations within the last 50
 steps, since weights jump about from step to step.
 
-A clean run that sees other batches ends elsewhere, by far more than 10 %. So there is a second clean
-run, 'left out': no fault and no ladder, but without the steps that the ladder did not apply and the
-batches that it did not read. 'rescue' is the loss with the ladder over that of this clean run of the
-same batches. The medians over the seeds are judged: rescue at most 1.1, and without the ladder more
-than 1.1 times the clean run, or lost. Beside a median stand its interval of 95 % (order statistics, from
-6 seeds on) and how many of the runs are within 1.1. Exit code 1: a median did not pass, or the ladder
-touched a clean run.
+The medians over the seeds are judged: with the ladder at most 1.1 times the clean run, without it more
+than that, or lost. Beside a median stand its interval of 95 % (order statistics, from 6 seeds on) and
+how many of the runs are within 1.1. Exit code 1: a median did not pass, or the ladder touched a clean
+run.
+
+The run with the ladder goes on where the data are good again, so it ends on other batches than the clean
+run, and by that alone elsewhere. So there is a second clean run, 'same end': no fault and no ladder, as
+many updates, and from the fault on those batches that the run with the ladder read last. 'rescue' is
+the loss with the ladder over that of this run. Both tell what of a ratio is chance; neither is judged.
 
 Example:
   gradwatch_bench ladder --cells gru,lstm --seeds 8
@@ -61,9 +64,10 @@ struct LadderFlags {
 };
 
 struct Outcome {
-  double loss = 0.0;     // On held-out examples; infinite when the job would have failed.
-  int64_t skipped = 0;   // Steps that were not applied,
-  int64_t left_out = 0;  // and batches that were not read.
+  double loss = 0.0;        // On held-out examples; infinite when the job would have failed.
+  int64_t updates = 0;      // Those that a roll back took back do not count.
+  int64_t left_out = 0;     // Batches that were not read.
+  int64_t batches_end = 0;  // Number of the one after the last.
   std::map<std::string, int> actions;
   std::string went_back_to;  // The steps.
 };
@@ -76,11 +80,11 @@ struct Shared {
   double clean = 0.0;  // The loss without fault and ladder.
 };
 
-// One for each seed: ratios to the clean run, and of guarded to left out.
+// One for each seed: ratios to the clean run, and of guarded to same_end.
 struct Ratios {
   std::vector<double> alone;
   std::vector<double> guarded;
-  std::vector<double> left_out;
+  std::vector<double> same_end;
   std::vector<double> rescue;
 };
 
@@ -88,7 +92,6 @@ struct Ratios {
 using Summary = std::map<std::string, Ratios>;
 
 void NoteActions(const v1::StepStats& stats, Outcome* outcome) {
-  outcome->skipped += stats.skipped() ? 1 : 0;
   for (const v1::Intervention& action : stats.interventions()) {
     ++outcome->actions[v1::Intervention::Kind_Name(action.kind()).substr(5)];
     outcome->left_out += action.batches_skipped();
@@ -105,23 +108,32 @@ bool HasFailed(const v1::Job& job, const train::Trainer& trainer, const Outcome&
   return trainer.nonfinite_in_a_row() >= job.training().non_finite().consecutive_max();
 }
 
+// The mean of the last 25: a roll back that comes late moves the end, so that there were others.
+double FinalLossOf(const std::vector<double>& losses) {
+  constexpr auto kEvaluations = static_cast<ptrdiff_t>(kFinalSteps / kEvaluateEvery);
+  const auto count = std::min(std::ssize(losses), kEvaluations);
+  const double mean =
+      std::accumulate(losses.end() - count, losses.end(), 0.0) / static_cast<double>(count);
+  return std::isfinite(mean) ? mean : std::numeric_limits<double>::infinity();
+}
+
 Outcome Finish(const v1::Job& job, train::Trainer* trainer) {
   Outcome outcome;
   v1::StepStats stats;
+  std::vector<double> losses;
   bool failed = false;
-  const int64_t limit = job.training().step_limit();
-  while (!failed && trainer->step() < limit) {
-    const int64_t left = limit - trainer->step();
-    if (left <= kFinalSteps && left % kEvaluateEvery == 0) {
-      outcome.loss += trainer->Evaluate().loss() * kEvaluateEvery / kFinalSteps;
+  const auto left = [&] { return trainer->settings().training().step_limit() - trainer->step(); };
+  while (!failed && left() > 0) {
+    if (left() <= kFinalSteps && left() % kEvaluateEvery == 0) {
+      losses.push_back(trainer->Evaluate().loss());
     }
     trainer->Step(&stats);
     NoteActions(stats, &outcome);
     failed = HasFailed(job, *trainer, outcome);
   }
-  if (failed || !std::isfinite(outcome.loss)) {
-    outcome.loss = std::numeric_limits<double>::infinity();
-  }
+  outcome.loss = failed ? std::numeric_limits<double>::infinity() : FinalLossOf(losses);
+  outcome.updates = trainer->updates_applied();
+  outcome.batches_end = trainer->step() + outcome.left_out;
   return outcome;
 }
 
@@ -136,15 +148,16 @@ Outcome GoOn(const v1::Job& job, const v1::Checkpoint& checkpoint) {
   return Finish(job, train::Trainer::Restore(job, nullptr, checkpoint)->get());
 }
 
-// From the first spoilt batch on, without fault and ladder, as if what `rescued` did not apply and
-// did not read had never been.
-Outcome LeaveOut(const Shared& shared, const Outcome& rescued) {
+// From the first spoilt batch on, without fault and ladder: as many updates as `rescued` had, and
+// at the end the same batches.
+Outcome EndAlike(const Shared& shared, const Outcome& rescued) {
   v1::Job job = shared.job;
   job.clear_ladder();
+  const int64_t updates = rescued.updates - shared.first_batch;
   const auto source = *data::NewSource(job, nullptr);
-  source->Seek(shared.first_batch + rescued.skipped + rescued.left_out);
+  source->Seek(rescued.batches_end - updates);
   v1::Checkpoint checkpoint = shared.before_fault;
-  checkpoint.set_step(shared.first_batch + rescued.skipped);
+  checkpoint.set_step(job.training().step_limit() - updates);
   checkpoint.set_data_state(source->SaveState());
   return GoOn(job, checkpoint);
 }
@@ -180,19 +193,20 @@ bool Prepare(const std::string& name, v1::Job job, int64_t first_batch, Shared* 
   return guarded.loss == shared->clean && before.actions.empty() && guarded.actions.empty();
 }
 
-// Goes on from before the fault: alone, guarded, and with what the ladder did not use left out.
+// Goes on from before the fault: alone, guarded, and clean with the batches of the guarded one.
 void RunFault(const std::string& name, const Shared& shared, const v1::FaultInjection& fault,
               Ratios* ratios) {
   v1::Job job = shared.job;
   *job.mutable_fault_injection() = fault;
   const Outcome guarded = GoOn(job, shared.before_fault);
-  const Outcome left_out = LeaveOut(shared, guarded);
   job.clear_ladder();
   const Outcome alone = GoOn(job, shared.before_fault);
   ratios->alone.push_back(Report(name, "none", alone, shared.clean));
   ratios->guarded.push_back(Report(name, "ladder", guarded, shared.clean));
-  ratios->left_out.push_back(Report(name, "left out", left_out, shared.clean));
-  ratios->rescue.push_back(guarded.loss / left_out.loss);
+  if (std::isinf(guarded.loss)) return;
+  const Outcome same_end = EndAlike(shared, guarded);
+  ratios->same_end.push_back(Report(name, "same end", same_end, shared.clean));
+  ratios->rescue.push_back(guarded.loss / same_end.loss);
 }
 
 bool RunSeed(const LadderFlags& flags, const std::string& cell, v1::Job job, uint64_t seed,
@@ -260,9 +274,10 @@ bool Judge(const std::string& cell, const Summary& summary) {
   for (const auto& [name, ratios] : summary) {
     const std::string run = absl::StrCat(cell, ", ", name);
     passed = Summarize(run, "none", ratios.alone) > kGoodRatio && passed;
-    Summarize(run, "ladder", ratios.guarded);
-    Summarize(run, "left out", ratios.left_out);
-    passed = Summarize(run, "rescue", ratios.rescue) <= kGoodRatio && passed;
+    passed = Summarize(run, "ladder", ratios.guarded) <= kGoodRatio && passed;
+    if (ratios.rescue.empty()) continue;
+    Summarize(run, "same end", ratios.same_end);
+    Summarize(run, "rescue", ratios.rescue);
   }
   return passed;
 }
