@@ -268,18 +268,18 @@ inline void LanesOfRows(const S* from, int64_t stride, int64_t size, Vector<S>* 
 // lanes_of(count, row, from, stride, size, lanes) does LanesOfRows for a block of as many rows as
 // the type of `count` says, from `row` on; what fills up a last block is zero.
 template <typename S, typename LanesOf>
-inline void QuickSumsOfSquares(const S* values, int64_t stride, int64_t rows, int64_t n,
-                               double* sums, LanesOf lanes_of) {
-  constexpr int64_t kRowsMax = kVectorSize<S>;
-  constexpr int kTogether = static_cast<int>(std::min<int64_t>(kRowsMax, 4));
+inline void QuickSumsOfSquares(const S* values, int64_t stride, int rows, int64_t n, double* sums,
+                               LanesOf lanes_of) {
+  constexpr int kRowsMax = static_cast<int>(kVectorSize<S>);
+  constexpr int kTogether = std::min(kRowsMax, 4);
   Vector<S> lanes[kRowsMax];
   std::fill_n(lanes + rows, kRowsMax - rows, Vector<S>{} + S(1));  // Moderate.
   double totals[kRowsMax] = {};
   const auto add = [&](const S* blocks, int64_t block_stride, int64_t size) {
-    const auto add_rows = [&](auto count, int64_t row) {
+    const auto add_rows = [&](auto count, int row) {
       lanes_of(count, row, blocks + row * block_stride, block_stride, size, lanes + row);
     };
-    int64_t row = 0;
+    int row = 0;
     for (; row + kTogether <= rows; row += kTogether) {
       add_rows(std::integral_constant<int, kTogether>(), row);
     }
@@ -296,7 +296,7 @@ inline void QuickSumsOfSquares(const S* values, int64_t stride, int64_t rows, in
       n, [&](int64_t begin, int64_t size) { add(values + begin, stride, size); });
   if (rest < n) {
     S last[kRowsMax * kSquaresLanes] = {};
-    for (int64_t row = 0; row < rows; ++row) {
+    for (int row = 0; row < rows; ++row) {
       std::copy_n(values + row * stride + rest, n - rest, last + row * kSquaresLanes);
     }
     add(last, kSquaresLanes, kSquaresLanes);

@@ -41,10 +41,10 @@ void MeasureRows(const S* values, int64_t rows, int64_t n, S limit, double* squa
                  double* largest, Count count) {
   constexpr int64_t kRows = kVectorSize<S>;
   for (int64_t begin = 0; begin < rows; begin += kRows) {
-    const int64_t some = std::min(kRows, rows - begin);
+    const auto some = static_cast<int>(std::min(kRows, rows - begin));
     Vector<S> maxima[kRows];
     std::fill_n(maxima, kRows, Vector<S>{});
-    const auto measure = [&](auto rows_together, int64_t row, const S* from, int64_t stride,
+    const auto measure = [&](auto rows_together, int row, const S* from, int64_t stride,
                              int64_t size, Vector<S>* lanes) {
       constexpr int kTogether = rows_together.value;
       Packet<S> largest_of[kTogether];
@@ -81,14 +81,14 @@ void MeasureAndCountRows(const S* values, int64_t rows, int64_t n, S limit, doub
 template <typename S>
 void SquaresOfRows(const S* values, int64_t stride, int64_t rows, int64_t n, double* squares) {
   constexpr int64_t kRows = kVectorSize<S>;
-  const auto lanes_of = [](auto rows_together, int64_t, const S* from, int64_t row_stride,
-                           int64_t size, Vector<S>* lanes) {
+  const auto lanes_of = [](auto rows_together, int, const S* from, int64_t row_stride, int64_t size,
+                           Vector<S>* lanes) {
     LanesOfRows<S, rows_together.value>(from, row_stride, size, lanes,
                                         [](auto, const Vector<S>&) {});
   };
   for (int64_t begin = 0; begin < rows; begin += kRows) {
-    QuickSumsOfSquares(values + begin * stride, stride, std::min(kRows, rows - begin), n,
-                       squares + begin, lanes_of);
+    const auto some = static_cast<int>(std::min(kRows, rows - begin));
+    QuickSumsOfSquares(values + begin * stride, stride, some, n, squares + begin, lanes_of);
   }
 }
 
