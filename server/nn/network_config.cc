@@ -10,15 +10,29 @@
 namespace gradwatch::nn {
 namespace {
 
-void Append(std::vector<Parameter>& parameters, std::string name, std::vector<int64_t> shape,
-            int layer, Role role) {
-  int64_t offset = 0;
-  if (!parameters.empty()) {
-    offset = SaturatingAdd(parameters.back().offset, parameters.back().size);
+constexpr int64_t kVector = -1;  // In place of a number of columns.
+
+// Calls emit(name, layer, role, rows, columns) for each parameter in order; `layer` is -1 where the
+// name is whole without it.
+template <typename Emit>
+void ForParameters(const NetworkConfig& config, Emit emit) {
+  if (config.input == Input::kEmbedding) {
+    emit("embedding.weight", -1, Role::kEmbedding, config.vocabulary, config.embedding_width);
   }
-  int64_t size = 1;
-  for (const int64_t extent : shape) size = SaturatingMultiply(size, extent);
-  parameters.push_back({std::move(name), std::move(shape), offset, size, layer, role});
+  const int64_t gate_rows = SaturatingMultiply(GatesOf(config.cell), config.hidden);
+  for (int layer = 0; layer < config.layers; ++layer) {
+    const int64_t width = layer == 0 ? InputWidthOf(config) : config.hidden;
+    emit("rnn.weight_ih_l", layer, Role::kInputWeight, gate_rows, width);
+    emit("rnn.weight_hh_l", layer, Role::kRecurrentWeight, gate_rows, config.hidden);
+    emit("rnn.bias_ih_l", layer, Role::kInputBias, gate_rows, kVector);
+    emit("rnn.bias_hh_l", layer, Role::kRecurrentBias, gate_rows, kVector);
+  }
+  emit("readout.weight", -1, Role::kReadoutWeight, config.outputs, config.hidden);
+  emit("readout.bias", -1, Role::kReadoutBias, config.outputs, kVector);
+}
+
+int64_t SizeOf(int64_t rows, int64_t columns) {
+  return columns == kVector ? rows : SaturatingMultiply(rows, columns);
 }
 
 }  // namespace
@@ -39,29 +53,24 @@ int GatesOf(Cell cell) {
 
 std::vector<Parameter> ParametersOf(const NetworkConfig& config) {
   std::vector<Parameter> parameters;
-  if (config.input == Input::kEmbedding) {
-    Append(parameters, "embedding.weight", {config.vocabulary, config.embedding_width}, -1,
-           Role::kEmbedding);
-  }
-  const int64_t gate_rows = SaturatingMultiply(GatesOf(config.cell), config.hidden);
-  for (int layer = 0; layer < config.layers; ++layer) {
-    const int64_t width = layer == 0 ? InputWidthOf(config) : config.hidden;
-    Append(parameters, absl::StrCat("rnn.weight_ih_l", layer), {gate_rows, width}, layer,
-           Role::kInputWeight);
-    Append(parameters, absl::StrCat("rnn.weight_hh_l", layer), {gate_rows, config.hidden}, layer,
-           Role::kRecurrentWeight);
-    Append(parameters, absl::StrCat("rnn.bias_ih_l", layer), {gate_rows}, layer, Role::kInputBias);
-    Append(parameters, absl::StrCat("rnn.bias_hh_l", layer), {gate_rows}, layer,
-           Role::kRecurrentBias);
-  }
-  Append(parameters, "readout.weight", {config.outputs, config.hidden}, -1, Role::kReadoutWeight);
-  Append(parameters, "readout.bias", {config.outputs}, -1, Role::kReadoutBias);
+  int64_t offset = 0;
+  ForParameters(config, [&](const char* name, int layer, Role role, int64_t rows, int64_t columns) {
+    std::vector<int64_t> shape = {rows};
+    if (columns != kVector) shape.push_back(columns);
+    const int64_t size = SizeOf(rows, columns);
+    parameters.push_back({layer < 0 ? name : absl::StrCat(name, layer), std::move(shape), offset,
+                          size, layer, role});
+    offset = SaturatingAdd(offset, size);
+  });
   return parameters;
 }
 
 int64_t ParameterCountOf(const NetworkConfig& config) {
-  const std::vector<Parameter> parameters = ParametersOf(config);
-  return SaturatingAdd(parameters.back().offset, parameters.back().size);
+  int64_t count = 0;
+  ForParameters(config, [&](const char*, int, Role, int64_t rows, int64_t columns) {
+    count = SaturatingAdd(count, SizeOf(rows, columns));
+  });
+  return count;
 }
 
 int ThreadsUsefulOf(const NetworkConfig& config, int64_t rows, int64_t time_steps) {

@@ -896,12 +896,12 @@ int64_t MemoryBytesOf(const v1::Job& job, const data::TaskShape& shape) {
   if (config.layers < 1 || config.hidden < 1) return 0;
   if (config.layers > nn::kLayersMax) return std::numeric_limits<int64_t>::max();
   const int64_t scalar = job.training().precision() == v1::Training::PRECISION_FLOAT64 ? 8 : 4;
-  const int64_t optimizer = nn::SaturatingMultiply(nn::ParameterCountOf(config),
-                                                   scalar * OptimizerVectorsOf(job.optimizer()));
+  const int64_t weights = nn::ParameterCountOf(config);
+  const int64_t optimizer =
+      nn::SaturatingMultiply(weights, scalar * OptimizerVectorsOf(job.optimizer()));
   const int64_t checkpoints = job.has_ladder() ? job.ladder().checkpoints() + 1 : 0;
   const int64_t recovery = nn::SaturatingMultiply(
-      nn::SaturatingMultiply(nn::ParameterCountOf(config),
-                             scalar * (1 + OptimizerVectorsOf(job.optimizer()))),
+      nn::SaturatingMultiply(weights, scalar * (1 + OptimizerVectorsOf(job.optimizer()))),
       checkpoints);
   const int64_t state_vectors = (config.cell == nn::Cell::kLstm ? 2 : 1) * config.layers;
   const int64_t state =
@@ -915,8 +915,7 @@ int64_t MemoryBytesOf(const v1::Job& job, const data::TaskShape& shape) {
   // What statistics and optimizer note of each chunk of the weights.
   constexpr auto kChunkNoteBytes = static_cast<int64_t>(sizeof(stats::ChunkSummary<double>) +
                                                         (16 + nn::kGatesMax) * sizeof(double));
-  const int64_t chunks =
-      nn::SaturatingMultiply(nn::ParameterCountOf(config) / stats::kChunk, kChunkNoteBytes);
+  const int64_t chunks = nn::SaturatingMultiply(weights / stats::kChunk, kChunkNoteBytes);
   for (const int64_t part :
        {optimizer, recovery, state_aside, diagnostics, chunks, data::SourceMemoryBytes(job, shape),
         LossByLength::MemoryBytesOf(shape.rows_max), kFixedBytes}) {
