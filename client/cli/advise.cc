@@ -90,7 +90,6 @@ std::vector<std::string> EffectRow(const std::string& what, const v1::ThresholdE
 }
 
 std::string EffectTable(const v1::ClipAdvice& advice, const v1::Job& job) {
-  using Align = Table::Align;
   Table table({{"THRESHOLD"}, {""}, {"CLIPS", Align::kRight}, {"MEAN FACTOR", Align::kRight}});
   for (std::vector<std::string>& row : ThresholdRows(advice)) table.AddRow(std::move(row));
   for (int i = 0; i < std::min(advice.shadows_size(), job.shadow_clips_size()); ++i) {

@@ -161,8 +161,8 @@ std::string NumbersText(const v1::TrainingBatch& batch, const v1::TrainingExampl
     left_out.push_back(absl::StrCat(columns.size() - kColumnsMax, " columns"));
     columns.resize(kColumnsMax);
   }
-  std::vector<Table::Column> titles = {{"t", Table::Align::kRight}};
-  for (const Column& column : columns) titles.push_back({column.title, Table::Align::kRight});
+  std::vector<Table::Column> titles = {{"t", Align::kRight}};
+  for (const Column& column : columns) titles.push_back({column.title, Align::kRight});
   Table table(std::move(titles));
   for (int t = 0; t < example.time_steps(); ++t) {
     if (!style.full && t == kStepsHead && example.time_steps() > kStepsWhole) {

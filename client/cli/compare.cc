@@ -16,8 +16,6 @@
 namespace gradwatch::cli {
 namespace {
 
-using Align = Table::Align;
-
 // A loss within 5 % of what guessing gives is chance.
 constexpr double kChanceShare = 0.95;
 // The norm that the rule EXPLODING_ABS takes for an explosion.

@@ -33,7 +33,6 @@ std::string DescribeDataset(const v1::Dataset& dataset) {
   std::string text = DatasetTable({dataset}, absl::Now()).ToString();
   absl::StrAppend(&text, "sha256 ", dataset.sha256(), "\n");
   if (dataset.columns().empty()) return text;
-  using Align = Table::Align;
   Table columns({{"COLUMN"},
                  {"NUMERIC"},
                  {"MINIMUM", Align::kRight},

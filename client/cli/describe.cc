@@ -17,8 +17,6 @@
 namespace gradwatch::cli {
 namespace {
 
-using Align = Table::Align;
-
 // The value's name without `prefix`; its number when a newer server sends one that is unknown.
 template <typename Enum>
 std::string ShortName(Enum value, const std::string& (*name)(Enum), absl::string_view prefix) {

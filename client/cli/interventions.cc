@@ -143,7 +143,7 @@ Command InterventionsCommand() {
       session->Note("no interventions: the run is as it was submitted");
       return kOk;
     }
-    Table table({{"STEP", Table::Align::kRight}, {"KIND"}, {"BY"}, {"AGE"}, {"WHAT"}});
+    Table table({{"STEP", Align::kRight}, {"KIND"}, {"BY"}, {"AGE"}, {"WHAT"}});
     for (const v1::Intervention& one : all->interventions()) {
       table.AddRow({absl::StrCat(one.step()), InterventionKindName(one.kind()), one.author(),
                     FormatElapsed(absl::Now() - FromProto(one.time())), DescribeIntervention(one)});

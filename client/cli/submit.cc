@@ -118,7 +118,6 @@ absl::StatusOr<int> Check(const CheckFlags& flags, Session* session) {
     session->PrintJson(*response);
     return response->passed() ? kOk : kFailed;
   }
-  using Align = Table::Align;
   Table table({{"TENSOR"},
                {"ENTRIES", Align::kRight},
                {"LARGEST ERROR", Align::kRight},

@@ -303,7 +303,6 @@ std::optional<size_t> BestOf(const std::vector<SweepGroup>& groups) {
 }
 
 Table SweepTable(const std::vector<SweepGroup>& groups) {
-  using Align = Table::Align;
   const std::optional<size_t> best = BestOf(groups);
   bool can_solve = false;
   for (const SweepGroup& group : groups) can_solve = can_solve || ScoreOf(group).can_solve;

@@ -40,10 +40,12 @@ std::string Shorten(absl::string_view text, size_t width, bool unicode);
 // `text` in lines of at most `width` columns, cut at blanks, each after the first indented.
 std::string Wrap(absl::string_view text, size_t width, size_t indent);
 
+// Where a cell's text stands in its column.
+enum class Align { kLeft, kRight };
+
 // Rows under headings, two blanks between columns, no blanks at the end of a line.
 class Table {
  public:
-  enum class Align { kLeft, kRight };
   struct Column {
     std::string title;
     Align align = Align::kLeft;

@@ -56,7 +56,7 @@ TEST(TextTest, ShortensWithAnEllipsis) {
 TEST(TextTest, WrapsAtBlanks) { EXPECT_EQ(Wrap("one two three", 8, 2), "one two\n  three"); }
 
 TEST(TableTest, AlignsColumnsWithoutTrailingBlanks) {
-  Table table({{"NAME"}, {"N", Table::Align::kRight}, {"WHAT"}});
+  Table table({{"NAME"}, {"N", Align::kRight}, {"WHAT"}});
   table.AddRow({"a→b", "1", "x"});
   table.AddRow({"c", "100", ""});
 
