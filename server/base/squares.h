@@ -114,8 +114,10 @@ inline T BlockOfSquares(const S* values, int64_t size) {
   });
 }
 
-// A sum of floats that came nowhere near the ends of their range.
-inline bool Moderate(float sum) { return sum > 1e-29F && sum < 1e30F; }
+// A sum of floats that came nowhere near the ends of their range lies between these.
+constexpr float kModerateMin = 1e-29F;
+constexpr float kModerateMax = 1e30F;
+inline bool Moderate(float sum) { return sum > kModerateMin && sum < kModerateMax; }
 
 // Rare: not to be in the way of the others.
 __attribute__((noinline, cold)) inline double ImmoderateBlock(const float* values, int64_t size) {
@@ -148,7 +150,8 @@ __attribute__((noinline)) double SquaresOfLast(const S* from, int64_t count) {
 }
 
 inline bool AllModerate(const Vector<float>& sums) {
-  const auto moderate = (sums > 1e-29F) & (sums < 1e30F);  // All bits of a lane, or none.
+  // All bits of a lane, or none.
+  const auto moderate = (sums > kModerateMin) & (sums < kModerateMax);
   uint64_t parts[kVectorBytes / 8];
   std::memcpy(parts, &moderate, sizeof(parts));
   uint64_t all = ~uint64_t{0};

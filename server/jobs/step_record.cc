@@ -21,10 +21,9 @@ constexpr int64_t kRecordOverheadBytes = sizeof(StepRecord) + 64;
 // Tag of a field with a length before its bytes (wire type 2).
 constexpr char kEntryTag = (v1::StreamStatsResponse::kStepsFieldNumber << 3) | 2;
 
-// Reads what protobuf has written, field by field:
-// https://protobuf.dev/programming-guides/encoding. Of what is not a message's bytes it checks that
-// it stays inside. The library's own reader takes several times as long, which a trainer would wait
-// for.
+// Reads, field by field, a message that this process has written; the format:
+// https://protobuf.dev/programming-guides/encoding. Stays inside the bytes whatever they are. The
+// library's own reader takes twice as long, for which a trainer would wait.
 class FieldReader {
  public:
   explicit FieldReader(absl::string_view bytes) : at_(bytes.data()), end_(at_ + bytes.size()) {}
