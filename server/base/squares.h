@@ -117,7 +117,35 @@ inline T BlockOfSquares(const S* values, int64_t size) {
 // A sum of floats that came nowhere near the ends of their range lies between these.
 constexpr float kModerateMin = 1e-29F;
 constexpr float kModerateMax = 1e30F;
-inline bool Moderate(float sum) { return sum > kModerateMin && sum < kModerateMax; }
+
+}  // namespace internal
+
+// Whether a sum of squares came nowhere near the ends of a float's range; every lane.
+inline bool Moderate(float sum) {
+  return sum > internal::kModerateMin && sum < internal::kModerateMax;
+}
+inline bool Moderate(const Vector<float>& sums) {
+#if defined(__AVX512F__)
+  const __mmask16 above =
+      _mm512_cmp_ps_mask(sums, _mm512_set1_ps(internal::kModerateMin), _CMP_GT_OQ);
+  return _mm512_mask_cmp_ps_mask(above, sums, _mm512_set1_ps(internal::kModerateMax),
+                                 _CMP_LT_OQ) == 0xffff;
+#else
+  // All bits of a lane, or none.
+  const auto moderate = (sums > internal::kModerateMin) & (sums < internal::kModerateMax);
+#if defined(__AVX__)
+  return _mm256_movemask_ps(reinterpret_cast<__m256>(moderate)) == 0xff;
+#else
+  uint64_t parts[kVectorBytes / 8];
+  std::memcpy(parts, &moderate, sizeof(parts));
+  uint64_t all = ~uint64_t{0};
+  for (const uint64_t part : parts) all &= part;
+  return all == ~uint64_t{0};
+#endif
+#endif
+}
+
+namespace internal {
 
 // Rare: not to be in the way of the others.
 __attribute__((noinline, cold)) inline double ImmoderateBlock(const float* values, int64_t size) {
@@ -147,16 +175,6 @@ struct LastLanes {
 template <typename S>
 __attribute__((noinline)) double SquaresOfLast(const S* from, int64_t count) {
   return BlockOfSquares<double>(LastLanes<S>(from, count).values, kSquaresLanes);
-}
-
-inline bool AllModerate(const Vector<float>& sums) {
-  // All bits of a lane, or none.
-  const auto moderate = (sums > kModerateMin) & (sums < kModerateMax);
-  uint64_t parts[kVectorBytes / 8];
-  std::memcpy(parts, &moderate, sizeof(parts));
-  uint64_t all = ~uint64_t{0};
-  for (const uint64_t part : parts) all &= part;
-  return all == ~uint64_t{0};
 }
 
 // The sums of rows of which some are not moderate. Rare: not to be in the way of the others.
@@ -289,7 +307,7 @@ inline void QuickSumsOfSquares(const S* values, int64_t stride, int rows, int64_
     for (; row < rows; ++row) add_rows(std::integral_constant<int, 1>(), row);
     const auto across = AcrossLanes<S>(lanes, [](const auto& x, const auto& y) { return x + y; });
     if constexpr (std::is_same_v<S, float>) {
-      if (!internal::AllModerate(across)) {
+      if (!Moderate(across)) {
         return internal::AddImmoderate(across, blocks, block_stride, rows, size, totals);
       }
     }
@@ -345,64 +363,6 @@ inline void AddMultiple(double factor, const S* values, int64_t n, double* sum) 
     StoreVector<double>(LoadVector(sum + i) + factor * LoadWide(values + i), sum + i);
   }
   for (; i < n; ++i) sum[i] += factor * static_cast<double>(values[i]);
-}
-
-// Of two vectors.
-struct SquaresOfTwo {
-  double values = 0.0;
-  double differences = 0.0;
-};
-
-namespace internal {
-
-constexpr int64_t kQuickBlock = 256;
-
-// For `size` values, a multiple of kSquaresLanes up to kQuickBlock.
-inline SquaresOfTwo QuickBlockOfTwo(const float* values, const float* others, int64_t size) {
-  constexpr int kStep = static_cast<int>(kVectorSize<float>);
-  constexpr int kVectors = static_cast<int>(kSquaresLanes) / kStep;
-  Vector<float> squares[kVectors] = {};
-  Vector<float> apart[kVectors] = {};
-#pragma GCC unroll 4
-  for (int64_t k = 0; k < size; k += kSquaresLanes) {
-#pragma GCC unroll 4
-    for (int v = 0; v < kVectors; ++v) {
-      const Vector<float> value = LoadVector(values + k + v * kStep);
-      const Vector<float> difference = value - LoadVector(others + k + v * kStep);
-      squares[v] += value * value;
-      apart[v] += difference * difference;
-    }
-  }
-#pragma GCC unroll 4
-  for (int v = 1; v < kVectors; ++v) {
-    squares[0] += squares[v];
-    apart[0] += apart[v];
-  }
-  const float sum = SumOfLanes<float>(squares[0]);
-  const float sum_apart = SumOfLanes<float>(apart[0]);
-  return {Moderate(sum) ? static_cast<double>(sum) : SumOfSquares(values, size),
-          Moderate(sum_apart) ? static_cast<double>(sum_apart)
-                              : SumOfSquaredDifferences(values, others, size, 1.0)};
-}
-
-}  // namespace internal
-
-// The sums of the squares of `values` and of values - others in one pass. For what is only shown:
-// each within 2e-6 of itself, as blocks are summed as floats where no sum comes near the ends of
-// their range. The order depends on n alone.
-inline SquaresOfTwo QuickSquaresOfTwo(const float* values, const float* others, int64_t n) {
-  SquaresOfTwo sums;
-  const int64_t rest = n / kSquaresLanes * kSquaresLanes;
-  for (int64_t i = 0; i < rest; i += internal::kQuickBlock) {
-    const int64_t size = std::min(internal::kQuickBlock, rest - i);
-    const SquaresOfTwo block = internal::QuickBlockOfTwo(values + i, others + i, size);
-    sums.values += block.values;
-    sums.differences += block.differences;
-  }
-  if (rest == n) return sums;
-  sums.values += SumOfSquares(values + rest, n - rest);
-  sums.differences += SumOfSquaredDifferences(values + rest, others + rest, n - rest, 1.0);
-  return sums;
 }
 
 }  // namespace gradwatch

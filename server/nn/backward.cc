@@ -79,7 +79,6 @@ template <typename S>
 [[gnu::always_inline]] inline void Network<S>::Impl::Measure(Measured measured, Layer& layer,
                                                              int64_t t, int64_t row, Range units,
                                                              bool h_known, double* h, double* c) {
-  if (layer.recorder.detail() == Detail::kNone) return;
   if (by_units_) return MeasureUnits(measured, t, row, units);
   if (!h_known) *h = QuickSumOfSquares(delta_h_.data() + row * hidden_, hidden_);
   if (Lstm() && measured == kCarry) {
@@ -91,9 +90,10 @@ template <typename S>
 // Makes the adjoint of time step t, for the member's share: what was carried back to the first
 // `carried` rows, and what comes from above. Measures both where that is asked for.
 template <typename S>
-void Network<S>::Impl::TakeGradients(Layer& layer, int64_t t, const Share& share, int64_t carried) {
+void Network<S>::Impl::TakeGradients(Layer& layer, int64_t t, const Share& share, int64_t carried,
+                                     bool traced) {
   // A loss at the last step reaches only the rows that end here.
-  const bool last = LastStep() && &layer == &Top();
+  const bool last = LossOnlyAtTheEnd(layer);
   const int64_t local_begin = last ? layout_.valid(t + 1) : 0;
   const int64_t local_offset = last ? 0 : layout_.first(t);
   const auto [rows, units] = share;
@@ -103,7 +103,7 @@ void Network<S>::Impl::TakeGradients(Layer& layer, int64_t t, const Share& share
     double h_squares = 0.0;
     double c_squares = 0.0;
     if (b < carried) {
-      Measure(kCarry, layer, t, b, units, /*h_known=*/false, &h_squares, &c_squares);
+      if (traced) Measure(kCarry, layer, t, b, units, /*h_known=*/false, &h_squares, &c_squares);
     } else {
       std::fill_n(h, units.size(), S(0));
       if (c != nullptr) std::fill_n(c, units.size(), S(0));
@@ -113,7 +113,7 @@ void Network<S>::Impl::TakeGradients(Layer& layer, int64_t t, const Share& share
       AddTo(h, local_.data() + (local_offset + b) * hidden_ + units.begin, units.size());
       h_squares = 0.0;
     }
-    Measure(kAdjoint, layer, t, b, units, !local, &h_squares, &c_squares);
+    if (traced) Measure(kAdjoint, layer, t, b, units, !local, &h_squares, &c_squares);
   }
 }
 
@@ -165,7 +165,6 @@ void Network<S>::Impl::BackToInput(Layer& layer, int64_t t, const Share& share) 
 
 template <typename S>
 void Network<S>::Impl::BackwardThroughTime(int member, Layer& layer) {
-  const bool traced = layer.recorder.detail() != Detail::kNone;
   for (int64_t t = layout_.time_steps() - 1; t >= 0; --t) {
     const Share share = ShareOf(member, t);
     const CellStep<S> step = StepOf(layer, t, share);
@@ -173,7 +172,9 @@ void Network<S>::Impl::BackwardThroughTime(int member, Layer& layer) {
     S* const delta_c = Lstm() ? delta_c_.data() + share.rows.begin * hidden_ : nullptr;
     const bool cut = t + 1 == layout_.time_steps() || CutBefore(t + 1);
     const int64_t carried = cut ? 0 : layout_.valid(t + 1);
-    TakeGradients(layer, t, share, carried);
+    const bool traced = layer.recorder.Wants(t);
+    TakeGradients(layer, t, share, carried, traced);
+    if (traced && share.rows.size() > 0) layer.recorder.Recorded(t);
     BackwardCell(config_.cell, step, delta_h, delta_c);
     UnitBarrier();
     if (by_units_ && traced) {

@@ -91,7 +91,9 @@ template <typename S>
 void Network<S>::Impl::Run(const Batch& batch, Detail detail, absl::FunctionRef<void(int)> work) {
   layout_.Read(batch);
   GRADWATCH_CHECK(Tokens() || batch.features == config_.features);
-  for (Layer& layer : layers_) layer.recorder.Begin(detail);
+  for (Layer& layer : layers_) {
+    layer.recorder.Begin(detail, layout_, LossOnlyAtTheEnd(layer));
+  }
   members_ = team_ == nullptr ? 1 : team_->threads();
   by_units_ = SharesUnits(members_);
   if (members_ == 1) return work(0);

@@ -19,8 +19,8 @@ namespace gradwatch::nn {
 // How much ForwardBackward measures on its way. It never changes the loss or a gradient by a bit.
 enum class Detail {
   kNone,
-  kGrowth,  // State-gradient and carry norms, carry ratios.
-  kFull,    // Also RMS, extremes and saturation of the states.
+  kGrowth,  // State-gradient and carry norms.
+  kFull,    // Also carry ratios, and RMS, extremes and saturation of the states.
 };
 
 constexpr int kGatesMax = 4;
@@ -36,11 +36,17 @@ struct LayerTrace {
   // ||carry_t||, t = 0..T-2: the part of delta_t that arrives from t + 1, before the local term is
   // added. NaN where truncation cuts.
   absl::Span<const double> carry_norm;
+  // Empty, or the norms are those of some time steps only: of the first, the last and others in
+  // between. strides[i] says how many time steps norm i is before norm i + 1. So it is at
+  // Detail::kGrowth for a batch of one row whose loss is at the last step, up to 128 units and
+  // without truncation: every carry is the adjoint then, and the ratio over a stride the product of
+  // its ratios. Strides have 8 time steps; 1 in the last 9, and once the norm is below 1e-24.
+  absl::Span<const int> strides;
+
+  // From here on only at Detail::kFull.
   // carry_norm[t] / state_gradient_norm[t + 1], t = 0..T-2. NaN where truncation cuts, or where one
   // of the two norms is below 1e-30 or not finite.
   absl::Span<const double> carry_ratio;
-
-  // From here on only at Detail::kFull.
   absl::Span<const double> hidden_gradient_norm;  // ||dL/dh_t|| alone, t = 0..T-1.
   absl::Span<const double> hidden_rms;            // sqrt(mean h^2), t = 0..T-1.
   absl::Span<const double> hidden_max;            // max |h|, t = 0..T-1.

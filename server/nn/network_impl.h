@@ -96,6 +96,8 @@ class Network<S>::Impl {
   bool Lstm() const { return config_.cell == Cell::kLstm; }
   bool Gru() const { return config_.cell == Cell::kGru; }
   bool LastStep() const { return config_.loss_at == LossAt::kLastStep; }
+  // Of the layer's gradients only those at the rows' last time steps come from above.
+  bool LossOnlyAtTheEnd(const Layer& layer) const { return LastStep() && &layer == &Top(); }
   bool Tokens() const { return config_.input != Input::kFeatures; }
   bool ReadsTokens(const Layer& layer) const { return layer.index == 0 && Tokens(); }
   // Nothing is carried back from time step t to t - 1.
@@ -192,7 +194,7 @@ class Network<S>::Impl {
     const int64_t kind = (t % 2 * 2 + measured) * 2 + state;
     return unit_squares_[(kind * rows_max_ + row) * blocks + block];
   }
-  void TakeGradients(Layer& layer, int64_t t, const Share& share, int64_t carried);
+  void TakeGradients(Layer& layer, int64_t t, const Share& share, int64_t carried, bool traced);
   void Measure(Measured measured, Layer& layer, int64_t t, int64_t row, Range units, bool h_known,
                double* h, double* c);
   void MeasureUnits(Measured measured, int64_t t, int64_t row, Range units);

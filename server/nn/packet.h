@@ -45,6 +45,18 @@ inline void Store(S* to, const Packet<S>& value, SomeLanes lanes) {
   for (int i = 0; i < lanes.count; ++i) to[i] = padded[i];
 }
 
+// Zeroes what lies behind the lanes.
+template <typename S>
+inline Packet<S> FirstLanes(const Packet<S>& value, AllLanes) {
+  return value;
+}
+template <typename S>
+inline Packet<S> FirstLanes(const Packet<S>& value, SomeLanes lanes) {
+  S padded[kLanes<S>];
+  packet::pstoreu(padded, value);
+  return Load<S>(padded, lanes);
+}
+
 // Calls body(j, lanes) for packets that start at j = 0, kLanes, … and together cover [0, n).
 template <typename S, typename Body>
 inline void ForPackets(int64_t n, Body&& body) {
@@ -56,16 +68,6 @@ inline void ForPackets(int64_t n, Body&& body) {
 template <typename S>
 inline Packet<S> Constant(double value) {
   return packet::pset1<Packet<S>>(static_cast<S>(value));
-}
-
-// 0 for none. May pass over NaN.
-template <typename S>
-inline double LargestMagnitude(const S* values, int64_t n) {
-  Packet<S> largest = Constant<S>(0.0);
-  ForPackets<S>(n, [&](int64_t j, auto lanes) {
-    largest = packet::pmax(largest, packet::pabs(Load<S>(values + j, lanes)));
-  });
-  return static_cast<double>(packet::predux_max(largest));
 }
 
 // 1 / (1 + exp(-x)).

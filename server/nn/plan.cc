@@ -86,10 +86,11 @@ Plan Plan::Of(const NetworkConfig& config, int64_t rows, int64_t time_steps, int
 
   plan.trace_doubles =
       SaturatingAdd(times(kTraceArrays, time_steps), times(kTraceValues, positions));
-  // First position of each time step (8 bytes), segments (24), slot of each position and token (4),
-  // and what layers know of units and gates.
+  // First position of each time step (8 bytes), segments (24), strides of each layer (4), slot of
+  // each position and token (4), and what layers know of units and gates.
   plan.index_bytes =
-      Sum({times(SaturatingAdd(time_steps, 1), 8 + 24), tokens ? times(4, positions) : 0,
+      Sum({times(SaturatingAdd(time_steps, 1), 8 + 24), times(config.layers, times(4, time_steps)),
+           tokens ? times(4, positions) : 0,
            tokens ? times(4, SaturatingAdd(config.vocabulary, slots)) : 0,
            times(config.layers, TraceRecorder::UnitBytesOf(config.cell, hidden, members))});
   return plan;

@@ -20,6 +20,12 @@ constexpr double kNaN = std::numeric_limits<double>::quiet_NaN();
 constexpr double kNormMin = 1e-30;
 constexpr double kSaturated = 0.99;
 
+// See LayerTrace::strides. Beyond so many units the norms cost little beside the products, and
+// members may share the units.
+constexpr int64_t kStrideHiddenMax = 128;
+constexpr int kStride = 8;
+constexpr double kNearNormMin = 1e-24;
+
 enum ArrayIndex {
   kStateGradient,
   kCarryNorm,
@@ -92,6 +98,13 @@ void SquaresOfRows(const S* values, int64_t stride, int64_t rows, int64_t n, dou
   }
 }
 
+// In place; the same as those of packets.
+void SquareRoots(double* values, int64_t n) {
+  ForPackets<double>(n, [values](int64_t i, auto lanes) {
+    Store(values + i, packet::psqrt(Load(values + i, lanes)), lanes);
+  });
+}
+
 }  // namespace
 
 TraceRecorder::TraceRecorder(Cell cell, int64_t hidden, int64_t truncation, int64_t positions_max,
@@ -107,7 +120,8 @@ TraceRecorder::TraceRecorder(Cell cell, int64_t hidden, int64_t truncation, int6
       saturated_(members_max),
       alive_(cell == Cell::kRnnRelu ? members_max * hidden : 0),
       gate_sums_(CountedGatesOf(cell), hidden, members_max),
-      unit_work_(hidden) {}
+      unit_work_(hidden),
+      strides_(time_steps_max) {}
 
 int64_t TraceRecorder::UnitBytesOf(Cell cell, int64_t hidden, int members) {
   const int64_t flags = cell == Cell::kRnnRelu ? hidden : 0;
@@ -117,8 +131,12 @@ int64_t TraceRecorder::UnitBytesOf(Cell cell, int64_t hidden, int members) {
                     SaturatingMultiply(hidden, static_cast<int64_t>(sizeof(double)))));
 }
 
-void TraceRecorder::Begin(Detail detail) {
+void TraceRecorder::Begin(Detail detail, const BatchLayout& layout, bool carry_is_adjoint) {
   detail_ = detail;
+  sparse_ = detail == Detail::kGrowth && carry_is_adjoint && layout.rows() == 1 &&
+            hidden_ <= kStrideHiddenMax && truncation_ == 0;
+  recorded_ = 0;
+  first_ = next_ = layout.time_steps() - 1;
   if (detail != Detail::kFull) return;
   std::fill_n(saturated_.data(), members_max_, Saturated{});
   std::fill_n(alive_.data(), alive_.size(), uint8_t{0});
@@ -205,6 +223,30 @@ void TraceRecorder::OverRows(const BatchLayout& layout, Value value, Range steps
   }
 }
 
+void TraceRecorder::RecordStride(int64_t t) {
+  if (recorded_ > 0) strides_[recorded_ - 1] = static_cast<int>(before_ - t);
+  ++recorded_;
+  before_ = t;
+  const double squares = At(kAdjointH, t) + At(kAdjointC, t);
+  const bool by_one = first_ - t < kStride || squares < kNearNormMin * kNearNormMin;
+  next_ = t - (by_one ? 1 : kStride);
+}
+
+void TraceRecorder::FinishStrides(LayerTrace* trace) {
+  const auto strides = static_cast<size_t>(recorded_ - 1);
+  std::reverse(strides_.data(), strides_.data() + strides);
+  double* const norms = Array(kStateGradient);
+  int64_t t = 0;
+  for (size_t i = 0; i <= strides; ++i) {
+    norms[i] = At(kAdjointH, t) + At(kAdjointC, t);
+    if (i < strides) t += strides_.data()[i];
+  }
+  SquareRoots(norms, recorded_);
+  trace->state_gradient_norm = {norms, strides + 1};
+  trace->carry_norm = {norms, strides};
+  trace->strides = {strides_.data(), strides};
+}
+
 void TraceRecorder::FinishGradients(const BatchLayout& layout, LayerTrace* trace) {
   const int64_t steps = layout.time_steps();
   double* const adjoint = Array(kStateGradient);
@@ -222,12 +264,14 @@ void TraceRecorder::FinishGradients(const BatchLayout& layout, LayerTrace* trace
     Store(adjoint + t, packet::psqrt(of_both), lanes);
     Store(hidden + t, packet::psqrt(of_hidden), lanes);
   });
-  ForPackets<double>(steps - 1, [&](int64_t t, auto lanes) {
-    Store(carry + t, packet::psqrt(Load(carry + t, lanes)), lanes);
-  });
+  SquareRoots(carry, steps - 1);
   if (truncation_ > 0) {
     for (int64_t t = truncation_ - 1; t < steps - 1; t += truncation_) carry[t] = kNaN;
   }
+  const auto size = static_cast<size_t>(steps);
+  trace->state_gradient_norm = {adjoint, size};
+  trace->carry_norm = {carry, size - 1};
+  if (detail_ != Detail::kFull) return;
   ForPackets<double>(steps - 1, [&](int64_t t, auto lanes) {
     const Packet<double> arrived = Load(carry + t, lanes);
     const Packet<double> sent = Load(adjoint + t + 1, lanes);
@@ -240,11 +284,8 @@ void TraceRecorder::FinishGradients(const BatchLayout& layout, LayerTrace* trace
     const Packet<double> defined = packet::pand(packet::pand(known(arrived), known(sent)), finite);
     Store(ratio + t, packet::pselect(defined, value, Constant<double>(kNaN)), lanes);
   });
-  const auto size = static_cast<size_t>(steps);
-  trace->state_gradient_norm = {adjoint, size};
-  trace->carry_norm = {carry, size - 1};
   trace->carry_ratio = {ratio, size - 1};
-  if (detail_ == Detail::kFull) trace->hidden_gradient_norm = {hidden, size};
+  trace->hidden_gradient_norm = {hidden, size};
 }
 
 // A maximum may have passed over a NaN, a sum has not.
@@ -353,6 +394,10 @@ double TraceRecorder::ActivationSlope(const BatchLayout& layout, const LayerTrac
 LayerTrace TraceRecorder::Finish(const BatchLayout& layout) {
   LayerTrace trace;
   if (detail_ == Detail::kNone) return trace;
+  if (sparse_) {
+    FinishStrides(&trace);
+    return trace;
+  }
   FinishGradients(layout, &trace);
   if (detail_ != Detail::kFull) return trace;
   FinishStates(layout, &trace);

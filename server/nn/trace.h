@@ -24,8 +24,9 @@ class TraceRecorder {
   TraceRecorder(Cell cell, int64_t hidden, int64_t truncation, int64_t positions_max,
                 int64_t time_steps_max, int members_max);
 
-  // Starts a batch. By one thread.
-  void Begin(Detail detail);
+  // Starts a batch, which `layout` describes. By one thread. Whether every carry is the adjoint, as
+  // the loss is at the last step; see LayerTrace::strides.
+  void Begin(Detail detail, const BatchLayout& layout, bool carry_is_adjoint);
   Detail detail() const { return detail_; }
   void SetTruncation(int64_t truncation) { truncation_ = truncation; }
 
@@ -48,6 +49,13 @@ class TraceRecorder {
   void RecordAdjoint(int64_t position, double h, double c) {
     At(kAdjointH, position) = h;
     At(kAdjointC, position) = c;
+  }
+
+  // Whether the gradients at time step t, which go down from the last, are to be recorded.
+  bool Wants(int64_t t) const { return sparse_ ? t == next_ || t == 0 : detail_ != Detail::kNone; }
+  // They have been, for all rows that a member has.
+  void Recorded(int64_t t) {
+    if (sparse_) RecordStride(t);
   }
 
   // Finishes the batch, which `layout` describes. By one thread.
@@ -83,6 +91,8 @@ class TraceRecorder {
   template <typename Rows, typename Combine>
   void OverRows(const BatchLayout& layout, Value value, Range steps, Rows rows, Combine combine,
                 double* results);
+  void RecordStride(int64_t t);
+  void FinishStrides(LayerTrace* trace);
   void FinishGradients(const BatchLayout& layout, LayerTrace* trace);
   void FinishStates(const BatchLayout& layout, LayerTrace* trace);
   void FinishShares(const BatchLayout& layout, LayerTrace* trace) const;
@@ -102,7 +112,13 @@ class TraceRecorder {
   Buffer<uint8_t> alive_;        // [members, H]: the unit was above 0 somewhere.
   GateSums gate_sums_;
   Buffer<double> unit_work_;  // [H]
+  Buffer<int> strides_;       // [T], between recorded time steps.
   Detail detail_ = Detail::kNone;
+  bool sparse_ = false;   // Only some time steps are recorded:
+  int64_t first_ = 0;     // this one first,
+  int64_t recorded_ = 0;  // so many until now,
+  int64_t before_ = 0;    // this one at last,
+  int64_t next_ = 0;      // and this one follows.
 };
 
 }  // namespace gradwatch::nn

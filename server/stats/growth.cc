@@ -76,6 +76,28 @@ class LayerGrowth {
  public:
   explicit LayerGrowth(const LayerCarry& layer) : layer_(layer) {}
 
+  // One window, of which only some norms are known. The product of ratios between neighbours is one
+  // ratio of those at the ends.
+  void AddStrides() {
+    const double* const norms = layer_.state_gradient_norm.data();
+    int lag = 0;
+    size_t end = layer_.strides.size();
+    while (end > 0) {
+      size_t begin = end;
+      int pairs = 0;
+      while (begin > 0 && Measurable(norms[begin]) && Measurable(norms[begin - 1])) {
+        pairs += layer_.strides[--begin];
+      }
+      if (pairs > 0) logs_.AddRatio(norms[begin], norms[end]);
+      pairs_ += pairs;
+      lag += pairs;
+      if (begin == 0) return;
+      lag += layer_.strides[begin - 1];
+      if (Measurable(norms[begin]) && std::abs(norms[begin - 1]) < kNormFloor) AddUnderflow(lag);
+      end = begin - 1;
+    }
+  }
+
   // The back-propagated time steps from `begin` to before `end`.
   void AddWindow(int begin, int end) {
     const double* const carry = layer_.carry_norm.data();
@@ -106,9 +128,10 @@ class LayerGrowth {
       logs_.AddRatio(carry, whole);
       ++pairs_;
     } else if (std::abs(carry) < kNormFloor) {
-      underflow_at_lag_ = std::min(lag, underflow_at_lag_.value_or(lag));
+      AddUnderflow(lag);
     }
   }
+  void AddUnderflow(int lag) { underflow_at_lag_ = std::min(lag, underflow_at_lag_.value_or(lag)); }
 
   const LayerCarry& layer_;
   LogSum logs_;
@@ -119,6 +142,11 @@ class LayerGrowth {
 LayerGrowth MeasureLayer(const LayerCarry& layer, int window) {
   const int time_steps = static_cast<int>(layer.state_gradient_norm.size());
   LayerGrowth growth(layer);
+  if (!layer.strides.empty()) {
+    GRADWATCH_CHECK(layer.strides.size() + 1 == layer.state_gradient_norm.size());
+    growth.AddStrides();
+    return growth;
+  }
   for (int begin = 0; begin < time_steps;) {
     const int end = begin + std::min(window, time_steps - begin);
     growth.AddWindow(begin, end);

@@ -19,6 +19,10 @@ struct LayerCarry {
   absl::Span<const double> state_gradient_norm;
   // ||carry_t||, t = 0..T-2: the part of delta_t that came through the recurrence from t + 1.
   absl::Span<const double> carry_norm;
+  // Empty, or the norms are those of some time steps, the first and the last among them, in one
+  // window: strides[i] is how many time steps norm i is before norm i + 1, and every carry is the
+  // whole gradient, so that a ratio over a stride is the product of its ratios.
+  absl::Span<const int> strides;
 };
 
 // The gradient through time in a few numbers (Pascanu, Mikolov and Bengio 2013, the ratio inside
@@ -39,7 +43,8 @@ struct Growth {
 
 // Fills `growth` from one entry for each layer. `window` is the number of time steps that the
 // gradient goes back at most, from 1: windows begin at 0, window, 2 * window, ..., and no ratio is
-// taken across their borders. Pairs with a norm below kNormFloor or not finite are left out.
+// taken across their borders. Pairs with a norm below kNormFloor or not finite are left out, under
+// strides with all of their time steps.
 // False, and `growth` without meaning, when no layer has a valid pair.
 // Allocates only when there are more layers than in the call before.
 GRADWATCH_ENGINE_API bool MeasureGrowth(absl::Span<const LayerCarry> layers, int window,

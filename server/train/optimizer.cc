@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <type_traits>
 
 #include "server/base/range.h"
 #include "server/base/squares.h"
@@ -12,8 +13,8 @@ namespace gradwatch::train {
 namespace {
 
 using nn::Constant;
+using nn::FirstLanes;
 using nn::ForPackets;
-using nn::LargestMagnitude;
 using nn::Load;
 using nn::Packet;
 using nn::Store;
@@ -96,50 +97,97 @@ AdamRule<S> MakeAdamRule(const v1::Adam& adam, double rate, int64_t number) {
   return rule;
 }
 
+// The largest magnitude and `largest`; infinite or NaN, and so from then on, if one is not finite.
 template <typename S>
-bool AllFinite(const S* values, int64_t n) {
-  bool finite = true;
-  for (int64_t i = 0; i < n; ++i) finite &= std::abs(values[i]) <= std::numeric_limits<S>::max();
-  return finite;
+double LargestOf(const S* values, int64_t n, double largest) {
+  for (int64_t i = 0; i < n; ++i) {
+    const auto magnitude = static_cast<double>(std::abs(values[i]));
+    if (!(magnitude <= largest)) largest = std::isnan(largest) ? largest : magnitude;
+  }
+  return largest;
 }
 
-// A block of entries as they would be after the update, and what it took from.
+// Entries of a block as they would be after the update.
 template <typename S>
 struct Work {
-  S gradients[kBlock];  // Times the factor.
   S weights[kBlock];
   S state[2][kBlock];
 };
 
-// Fills `work` for one block. `state` has the block's entries of each vector.
-template <typename S, typename Rule>
-void ProposeBlock(const Rule& rule, const S* weights, const S* gradients, const S* const* state,
-                  double factor, int64_t n, Work<S>* work) {
-  const S* scaled = gradients;
-  if (factor != 1.0) {
-    for (int64_t i = 0; i < n; ++i) {
-      work->gradients[i] = static_cast<S>(static_cast<double>(gradients[i]) * factor);
-    }
-    scaled = work->gradients;
+// `gradients` or, in `scaled`, what they are times the factor.
+template <typename S>
+const S* Scaled(const S* gradients, double factor, int64_t n, S* scaled) {
+  if (factor == 1.0) return gradients;
+  for (int64_t i = 0; i < n; ++i) {
+    scaled[i] = static_cast<S>(static_cast<double>(gradients[i]) * factor);
   }
+  return scaled;
+}
+
+// Calls take(j, lanes, weights before, proposal) for the packets of one block. `state` has the
+// block's entries of each vector.
+template <typename S, typename Rule, typename Take>
+void ProposeBlock(const Rule& rule, const S* weights, const S* gradients, const S* const* state,
+                  int64_t n, Take take) {
   ForPackets<S>(n, [&](int64_t j, auto lanes) {
     Packet<S> before[2];
     for (int v = 0; v < Rule::kVectors; ++v) before[v] = Load<S>(state[v] + j, lanes);
+    const Packet<S> weight = Load<S>(weights + j, lanes);
     Proposal<S> out;
-    rule.Propose(Load<S>(weights + j, lanes), Load<S>(scaled + j, lanes), before, &out);
-    Store<S>(work->weights + j, out.weights, lanes);
-    for (int v = 0; v < Rule::kVectors; ++v) Store<S>(work->state[v] + j, out.state[v], lanes);
+    rule.Propose(weight, Load<S>(gradients + j, lanes), before, &out);
+    take(j, lanes, weight, out);
   });
 }
 
-// Of the weights before an update, and of scale * their change.
-SquaresOfTwo MeasureChange(const double* before, const double* after, int64_t n, double scale) {
-  return {SumOfSquares(before, n), SumOfSquaredDifferences(after, before, n, scale)};
+// The squares of the weights before an update and of scale * their change, as rounded.
+struct Squares {
+  double weights = 0.0;
+  double changes = 0.0;
+};
+
+// Rare: not to be in the way of the others.
+template <typename S>
+[[gnu::noinline, gnu::cold]] Squares ExactSquares(const S* before, const S* after, int64_t n) {
+  return {SumOfSquares(before, n), SumOfSquaredDifferences(after, before, n, 1.0)};
 }
 
-// No change of floats needs a scale.
-SquaresOfTwo MeasureChange(const float* before, const float* after, int64_t n, double) {
-  return QuickSquaresOfTwo(before, after, n);
+// Updates one block in place. Either measures it or, in `largest`, looks for the largest magnitude
+// of its weights, which may pass over NaN.
+template <bool measure, typename S, typename Rule>
+Squares UpdateBlock(const Rule& shared_rule, S* weights, const S* gradients, S* const* state,
+                    int64_t n, double scale, Packet<S>* largest) {
+  const Rule rule = shared_rule;  // No store changes this one: its constants stay in registers.
+  S before[kBlock];
+  Packet<S> squares = Constant<S>(0.0);
+  Packet<S> changes = squares;
+  ProposeBlock(rule, weights, gradients, state, n,
+               [&](int64_t j, auto lanes, const Packet<S>& weight, const Proposal<S>& out) {
+                 Store<S>(weights + j, out.weights, lanes);
+                 for (int v = 0; v < Rule::kVectors; ++v) {
+                   Store<S>(state[v] + j, out.state[v], lanes);
+                 }
+                 if constexpr (measure) {
+                   Store<S>(before + j, weight, lanes);
+                   Packet<S> change = packet::psub(out.weights, weight);
+                   // No change of floats needs a scale.
+                   if constexpr (std::is_same_v<S, double>) {
+                     change = packet::pmul(change, Constant<S>(scale));
+                   }
+                   change = FirstLanes<S>(change, lanes);
+                   squares = packet::pmadd(weight, weight, squares);
+                   changes = packet::pmadd(change, change, changes);
+                 } else {
+                   const Packet<S> after = FirstLanes<S>(out.weights, lanes);
+                   *largest = packet::pmax(*largest, packet::pabs(after));
+                 }
+               });
+  if constexpr (!measure) return {};
+  const S of_weights = packet::predux(squares);
+  const S of_changes = packet::predux(changes);
+  if constexpr (std::is_same_v<S, float>) {
+    if (!Moderate(of_weights) || !Moderate(of_changes)) return ExactSquares(before, weights, n);
+  }
+  return {static_cast<double>(of_weights), static_cast<double>(of_changes)};
 }
 
 // Calls body(begin, size) for the blocks of `size` entries from `begin` on.
@@ -212,20 +260,38 @@ bool Optimizer<S>::SurelyFinite(const Update& update) const {
   return bounds_.weights + change <= limit;
 }
 
+// What the rules make of the largest entries, and room for their roundings.
+template <typename S>
+void Optimizer<S>::FollowState(const Update& update) {
+  constexpr double kRoundings = 1.0 + 1e-6;
+  const double g = update.gradient_bound;
+  if (spec_.has_adam()) {
+    const double beta1 = spec_.adam().beta1();
+    const double beta2 = spec_.adam().beta2();
+    after_.state[0] = kRoundings * (beta1 * bounds_.state[0] + (1.0 - beta1) * g);
+    after_.state[1] = kRoundings * (beta2 * bounds_.state[1] + (1.0 - beta2) * g * g);
+  } else {
+    after_.state[0] = kRoundings * (spec_.sgd().momentum() * bounds_.state[0] + g);
+  }
+}
+
 template <typename S>
 int Optimizer<S>::FirstNonFinite(const Update& update) {
   change_scale_ = 1.0;
-  found_nonfinite_ = false;
-  if (SurelyFinite(update)) return -1;
-  const int found = WithRule(update, [&](const auto& rule) { return Search(rule, update); });
-  found_nonfinite_ = found >= 0;
-  return found;
+  if (SurelyFinite(update)) {
+    FollowState(update);
+    return -1;
+  }
+  after_ = Bounds();
+  return WithRule(update, [&](const auto& rule) { return Search(rule, update); });
 }
 
 template <typename S>
 template <typename Rule>
 int Optimizer<S>::Search(const Rule& rule, const Update& update) {
   Work<S> work;
+  S scaled[kBlock];
+  double largest_state[2] = {};
   double largest_change = 0.0;
   for (size_t p = 0; p < parameters_.size(); ++p) {
     bool finite = true;
@@ -233,9 +299,19 @@ int Optimizer<S>::Search(const Rule& rule, const Update& update) {
       const S* state[2] = {};
       for (int v = 0; v < Rule::kVectors; ++v) state[v] = &state_[v * weight_count_ + begin];
       const S* weights = update.weights.data() + begin;
-      ProposeBlock(rule, weights, update.gradients.data() + begin, state, update.factor, n, &work);
-      finite = finite && AllFinite(work.weights, n);
-      for (int v = 0; v < Rule::kVectors; ++v) finite = finite && AllFinite(work.state[v], n);
+      const S* const gradients = Scaled(update.gradients.data() + begin, update.factor, n, scaled);
+      ProposeBlock(rule, weights, gradients, state, n,
+                   [&work](int64_t j, auto lanes, const Packet<S>&, const Proposal<S>& out) {
+                     Store<S>(work.weights + j, out.weights, lanes);
+                     for (int v = 0; v < Rule::kVectors; ++v) {
+                       Store<S>(work.state[v] + j, out.state[v], lanes);
+                     }
+                   });
+      finite = finite && std::isfinite(LargestOf(work.weights, n, 0.0));
+      for (int v = 0; v < Rule::kVectors; ++v) {
+        largest_state[v] = LargestOf(work.state[v], n, largest_state[v]);
+        finite = finite && std::isfinite(largest_state[v]);
+      }
       for (int64_t i = 0; i < n; ++i) {
         const double change =
             static_cast<double>(work.weights[i]) - static_cast<double>(weights[i]);
@@ -244,6 +320,7 @@ int Optimizer<S>::Search(const Rule& rule, const Update& update) {
     });
     if (!finite) return static_cast<int>(p);
   }
+  std::copy_n(largest_state, 2, after_.state);
   if (sizeof(S) == sizeof(double) && largest_change > 1e140) {
     change_scale_ =
         std::ldexp(1.0, -std::ilogb(std::min(largest_change, std::numeric_limits<double>::max())));
@@ -274,40 +351,32 @@ template <typename S>
 template <typename Rule>
 void Optimizer<S>::ApplyToChunk(const Rule& rule, const Update& update, Chunk* chunk) {
   chunk->gradients = chunk->weights = chunk->changes = chunk->distances = 0.0;
-  chunk->largest_weight = chunk->largest_state[0] = chunk->largest_state[1] = 0.0;
-  Work<S> work;
+  S scaled[kBlock];
+  Packet<S> largest = Constant<S>(0.0);
   ForBlocks(chunk->begin, chunk->size, [&](int64_t begin, int64_t n) {
     S* state[2] = {};
     for (int v = 0; v < Rule::kVectors; ++v) state[v] = &state_[v * weight_count_ + begin];
     S* const weights = update.weights.data() + begin;
-    const S* const gradients = update.gradients.data() + begin;
-    ProposeBlock(rule, weights, gradients, state, update.factor, n, &work);
-    if (update.measure_gradients) {
-      chunk->gradients += SumOfSquares(update.factor == 1.0 ? gradients : work.gradients, n);
-    }
-    if (update.measure_weights) {
-      const SquaresOfTwo squares = MeasureChange(weights, work.weights, n, change_scale_);
-      chunk->weights += squares.values;
-      chunk->changes += squares.differences;
-    }
+    const S* const gradients = Scaled(update.gradients.data() + begin, update.factor, n, scaled);
+    if (update.measure_gradients) chunk->gradients += SumOfSquares(gradients, n);
+    const Squares squares =
+        update.measure_weights
+            ? UpdateBlock<true>(rule, weights, gradients, state, n, change_scale_, &largest)
+            : UpdateBlock<false>(rule, weights, gradients, state, n, change_scale_, &largest);
+    chunk->weights += squares.weights;
+    chunk->changes += squares.changes;
     if (!update.first_weights.empty()) {
       chunk->distances +=
-          SumOfSquaredDifferences<S>(work.weights, update.first_weights.data() + begin, n, 1.0);
-    }
-    chunk->largest_weight = std::max(chunk->largest_weight, LargestMagnitude(work.weights, n));
-    std::copy_n(work.weights, n, weights);
-    for (int v = 0; v < Rule::kVectors; ++v) {
-      chunk->largest_state[v] =
-          std::max(chunk->largest_state[v], LargestMagnitude(work.state[v], n));
-      std::copy_n(work.state[v], n, state[v]);
+          SumOfSquaredDifferences<S>(weights, update.first_weights.data() + begin, n, 1.0);
     }
   });
+  chunk->largest_weight = static_cast<double>(packet::predux_max(largest));
 }
 
 template <typename S>
 void Optimizer<S>::Finish(const Update& update, absl::Span<Norms> norms) {
-  Bounds bounds;
-  bounds.weights = bounds.state[0] = bounds.state[1] = 0.0;
+  constexpr double kRoundings = 1.0 + 1e-5;
+  double largest_weight = 0.0;
   size_t next = 0;
   for (size_t p = 0; p < parameters_.size(); ++p) {
     double gradients = 0.0;
@@ -320,10 +389,7 @@ void Optimizer<S>::Finish(const Update& update, absl::Span<Norms> norms) {
       weights += chunk.weights;
       changes += chunk.changes;
       distances += chunk.distances;
-      bounds.weights = std::max(bounds.weights, chunk.largest_weight);
-      for (int v = 0; v < 2; ++v) {
-        bounds.state[v] = std::max(bounds.state[v], chunk.largest_state[v]);
-      }
+      largest_weight = std::max(largest_weight, chunk.largest_weight);
     }
     norms[p] = Norms();
     if (update.measure_gradients) norms[p].gradient = std::sqrt(gradients);
@@ -331,8 +397,11 @@ void Optimizer<S>::Finish(const Update& update, absl::Span<Norms> norms) {
     if (!update.measure_weights) continue;
     norms[p].weight = std::sqrt(weights);
     norms[p].change = std::sqrt(changes) / change_scale_;
+    // No weight is larger than the norm.
+    largest_weight = std::max(largest_weight, kRoundings * (norms[p].weight + norms[p].change));
   }
-  bounds_ = found_nonfinite_ ? Bounds() : bounds;
+  after_.weights = largest_weight;
+  bounds_ = std::isfinite(after_.state[0]) ? after_ : Bounds();
 }
 
 template class Optimizer<float>;

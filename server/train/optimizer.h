@@ -56,7 +56,7 @@ class Optimizer {
 
   // L2 norms of one parameter; 0 where not measured. Those of the gradient and the distance are
   // summed in double. The other two decide nothing about the training and are good to 1e-6 of
-  // themselves for floats (QuickSquaresOfTwo).
+  // themselves for floats.
   struct Norms {
     double gradient = 0.0;  // After the factor, as rounded.
     double weight = 0.0;    // Before the update.
@@ -97,11 +97,11 @@ class Optimizer {
     double weights = 0.0;
     double changes = 0.0;
     double distances = 0.0;
-    double largest_weight = 0.0;
-    double largest_state[2] = {};
+    double largest_weight = 0.0;  // Where nothing else says it.
   };
 
   bool SurelyFinite(const Update& update) const;
+  void FollowState(const Update& update);
   template <typename Rule>
   int Search(const Rule& rule, const Update& update);
   template <typename Rule>
@@ -119,8 +119,8 @@ class Optimizer {
   nn::Buffer<S> state_;
   std::vector<Chunk> chunks_;
   Bounds bounds_;
-  bool found_nonfinite_ = false;  // By the last FirstNonFinite.
-  double change_scale_ = 1.0;     // A power of two that keeps squared changes in range.
+  Bounds after_;               // By the last FirstNonFinite, once its update is applied.
+  double change_scale_ = 1.0;  // A power of two that keeps squared changes in range.
 };
 
 // Vectors of one entry for each weight that an optimizer keeps: 0, 1 or 2.

@@ -441,7 +441,8 @@ void TrainerOf<S>::MeasureThroughTime(v1::StepStats* stats) {
   if (!basic()) return DropGrowth(stats);
   const absl::Span<const nn::LayerTrace> traces = network_.traces();
   for (size_t layer = 0; layer < carries_.size(); ++layer) {
-    carries_[layer] = {traces[layer].state_gradient_norm, traces[layer].carry_norm};
+    const nn::LayerTrace& trace = traces[layer];
+    carries_[layer] = {trace.state_gradient_norm, trace.carry_norm, trace.strides};
   }
   const int64_t truncation = network_.config().truncation;
   const int64_t window =

@@ -87,7 +87,7 @@ Spread Measure(const Row& row) {
   std::vector<double> factors;
   for (uint64_t seed = 0; seed < kSeeds; ++seed) {
     network.Initialize(seed);
-    network.ForwardBackward(AddingProblem(seed), Detail::kGrowth);
+    network.ForwardBackward(AddingProblem(seed), Detail::kFull);
     double sum = 0.0;
     int count = 0;
     for (const double ratio : network.traces()[0].carry_ratio) {

@@ -15,6 +15,7 @@ namespace gradwatch::nn {
 namespace {
 
 using testing::Each;
+using testing::ElementsAre;
 using testing::ElementsAreArray;
 using testing::IsEmpty;
 
@@ -359,10 +360,12 @@ TEST(LayerTrace, HoldsWhatTheDetailAsksFor) {
   network.ForwardBackward(batch, Detail::kGrowth);
   EXPECT_EQ(network.traces()[0].state_gradient_norm.size(), 5u);
   EXPECT_EQ(network.traces()[0].carry_norm.size(), 4u);
-  EXPECT_EQ(network.traces()[0].carry_ratio.size(), 4u);
+  EXPECT_THAT(network.traces()[0].strides, IsEmpty());
+  EXPECT_THAT(network.traces()[0].carry_ratio, IsEmpty());
   EXPECT_THAT(network.traces()[0].hidden_rms, IsEmpty());
 
   network.ForwardBackward(batch, Detail::kFull);
+  EXPECT_EQ(network.traces()[0].carry_ratio.size(), 4u);
   EXPECT_EQ(network.traces()[0].hidden_rms.size(), 5u);
   EXPECT_EQ(network.traces()[0].cell_rms.size(), 5u);
   EXPECT_EQ(network.traces()[0].gates, 4);
@@ -448,6 +451,78 @@ TEST(LayerTrace, CountsClosedAndOpenGatesOneByOne) {
   EXPECT_EQ(trace.gate_open[3], 0.5);
 }
 
+// The norms that Detail::kGrowth takes of one row are those of Detail::kFull at the same time
+// steps.
+template <typename S>
+std::vector<int> ExpectStrides(Network<S>* network, const Batch& batch) {
+  network->ForwardBackward(batch, Detail::kFull);
+  const absl::Span<const double> full = network->traces().back().state_gradient_norm;
+  const std::vector<double> all(full.begin(), full.end());
+  network->ForwardBackward(batch, Detail::kGrowth);
+  const LayerTrace& trace = network->traces().back();
+  EXPECT_EQ(trace.state_gradient_norm.size(), trace.strides.size() + 1);
+  EXPECT_EQ(trace.carry_norm.size(), trace.strides.size());
+  size_t t = 0;
+  for (size_t i = 0; i < trace.state_gradient_norm.size(); ++i) {
+    EXPECT_EQ(trace.state_gradient_norm[i], all[t]) << "time step " << t;
+    if (i == trace.strides.size()) break;
+    EXPECT_EQ(trace.carry_norm[i], all[t]) << "time step " << t;
+    t += static_cast<size_t>(trace.strides[i]);
+  }
+  EXPECT_EQ(t + 1, all.size());
+  return {trace.strides.begin(), trace.strides.end()};
+}
+
+TEST(LayerTrace, GrowthOfOneRowWithOneLossIsMeasuredInStrides) {
+  for (const Cell cell : kAllCells) {
+    NetworkConfig config = ConfigOf(cell, 2, 20);
+    config.loss_at = LossAt::kLastStep;
+    Network<float> network(config, 1, 28);
+    network.Initialize(1);
+    const auto strides = [&](int64_t time_steps) {
+      SCOPED_TRACE(testing::Message() << NameOf(cell) << ", " << time_steps);
+      return ExpectStrides(&network, MakeBatch(config, {.rows = 1, .time_steps = time_steps}));
+    };
+    EXPECT_THAT(strides(1), IsEmpty());
+    EXPECT_THAT(strides(2), ElementsAre(1));
+    EXPECT_THAT(strides(9), ElementsAre(1, 1, 1, 1, 1, 1, 1, 1));
+    EXPECT_THAT(strides(10), ElementsAre(1, 1, 1, 1, 1, 1, 1, 1, 1));
+    EXPECT_THAT(strides(11), ElementsAre(2, 1, 1, 1, 1, 1, 1, 1, 1));
+    EXPECT_THAT(strides(28), ElementsAre(3, 8, 8, 1, 1, 1, 1, 1, 1, 1, 1));
+    // The layer below gets gradients at every time step.
+    EXPECT_THAT(network.traces()[0].strides, IsEmpty());
+    EXPECT_EQ(network.traces()[0].state_gradient_norm.size(), 28u);
+  }
+}
+
+TEST(LayerTrace, StridesAreShortWhereTheGradientIsNearlyLost) {
+  NetworkConfig config = ConfigOf(Cell::kRnnTanh);
+  config.loss_at = LossAt::kLastStep;
+  config.recurrent_init = {Init::Kind::kIdentity, 2e-2};
+  Network<double> network(config, 1, 30);
+  network.Initialize(1);
+
+  // At lag 16 the norm is about 1e-27.
+  EXPECT_THAT(ExpectStrides(&network, MakeBatch(config, {.rows = 1, .time_steps = 30})),
+              ElementsAre(1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 8, 1, 1, 1, 1, 1, 1, 1, 1));
+}
+
+TEST(LayerTrace, TakesEveryTimeStepOfWhatIsNoProductOfRatios) {
+  NetworkConfig config = ConfigOf(Cell::kGru);
+  const auto measured = [&config](int64_t rows) {
+    Network<double> network(config, rows, 17);
+    network.Initialize(1);
+    network.ForwardBackward(MakeBatch(config, {.rows = rows, .time_steps = 17}), Detail::kGrowth);
+    return network.traces()[0].state_gradient_norm.size();
+  };
+  EXPECT_EQ(measured(1), 17u);  // A loss at every step.
+  config.loss_at = LossAt::kLastStep;
+  EXPECT_EQ(measured(1), 10u);
+  EXPECT_EQ(measured(2), 17u);
+  config.truncation = 5;
+  EXPECT_EQ(measured(1), 17u);
+}
+
 TEST(LayerTrace, HasNoCarryRatioWhereTheGradientIsLost) {
   NetworkConfig config = ConfigOf(Cell::kRnnTanh);
   config.loss_at = LossAt::kLastStep;
@@ -455,7 +530,7 @@ TEST(LayerTrace, HasNoCarryRatioWhereTheGradientIsLost) {
   Network<double> network(config, 2, 4);
   network.Initialize(1);
 
-  network.ForwardBackward(MakeBatch(config, {.rows = 2, .time_steps = 4}), Detail::kGrowth);
+  network.ForwardBackward(MakeBatch(config, {.rows = 2, .time_steps = 4}), Detail::kFull);
 
   EXPECT_EQ(network.traces()[0].carry_norm[2], 0.0);
   for (const double ratio : network.traces()[0].carry_ratio) EXPECT_TRUE(std::isnan(ratio));

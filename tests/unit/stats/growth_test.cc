@@ -99,6 +99,38 @@ TEST(Growth, LeavesOutUnderflowAndNamesTheSmallestLag) {
   EXPECT_EQ(*growth.underflow_at_lag, 3);
 }
 
+TEST(Growth, IsTheSameInStridesWhereEveryCarryIsTheGradient) {
+  const std::vector<double> norms = {0.5, 3.0, 8.0, 4.0, 7.0, 1.0};
+  const std::vector<double> carries(norms.begin(), norms.end() - 1);
+  const std::vector<double> some = {0.5, 4.0, 1.0};
+  const std::vector<double> some_carries = {0.5, 4.0};
+  const std::vector<int> strides = {3, 2};
+  const LayerCarry whole = {norms, carries};
+  const LayerCarry in_strides = {some, some_carries, strides};
+  Growth expected;
+  Growth growth;
+
+  ASSERT_TRUE(MeasureGrowth({whole}, 6, &expected));
+  ASSERT_TRUE(MeasureGrowth({in_strides}, 6, &growth));
+
+  EXPECT_DOUBLE_EQ(growth.growth_factor, expected.growth_factor);
+  EXPECT_DOUBLE_EQ(growth.decades, expected.decades);
+  EXPECT_DOUBLE_EQ(*growth.horizon, *expected.horizon);
+}
+
+TEST(Growth, LeavesOutAStrideThatEndsInUnderflow) {
+  const std::vector<double> norms = {1e-35, 0.0, 1e-20, 1e-10, 1.0};
+  const std::vector<double> carries(norms.begin(), norms.end() - 1);
+  const std::vector<int> strides = {2, 8, 8, 8};
+  const LayerCarry layer = {norms, carries, strides};
+  Growth growth;
+
+  ASSERT_TRUE(MeasureGrowth({layer}, 27, &growth));
+
+  EXPECT_DOUBLE_EQ(growth.growth_factor, std::pow(1e-20, 1.0 / 16.0));
+  EXPECT_EQ(growth.underflow_at_lag, 24);
+}
+
 TEST(Growth, ChunkWithoutLossIsNoUnderflow) {
   Layer layer = Constant(8, 0.5);
   for (size_t t = 0; t < 4; ++t) layer.norms[t] = 0.0;

@@ -1,5 +1,6 @@
 #include "server/train/optimizer.h"
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <limits>
@@ -222,6 +223,40 @@ TEST(OptimizerTest, FindsNanAndInfinityOfTheGradient) {
   }
 }
 
+// What bounds prove is what a search finds, on gradients over the whole range, at both levels of
+// measurement.
+TEST(OptimizerTest, OverlooksNoOverflowWhateverItKnows) {
+  for (const v1::Optimizer& spec : AllOptimizers()) {
+    for (const bool measure : {false, true}) {
+      Bench<float> bench(spec, {20, 300});
+      Bench<float> searching(spec, {20, 300});
+      RandomStream random(5, 1, 0);
+      int overflows = 0;
+      for (int step = 1; step <= 300; ++step) {
+        const double scale = std::pow(10.0, step % 20 == 0 ? 30.0 + 8.5 * random.NextUniform()
+                                                           : 30.0 * random.NextUniform() - 20.0);
+        for (float& g : bench.gradients) g = static_cast<float>(scale * random.NextNormal());
+        searching.gradients = bench.gradients;
+        auto update = bench.Update(0.1, step);
+        update.measure_weights = measure;
+        searching.optimizer.ForgetBounds();
+
+        const int found = bench.optimizer.FirstNonFinite(update);
+
+        const auto searched = searching.Update(0.1, step);
+        ASSERT_EQ(found, searching.optimizer.FirstNonFinite(searched)) << step;
+        overflows += found >= 0 ? 1 : 0;
+        if (found >= 0) continue;
+        bench.optimizer.Apply(update, absl::MakeSpan(bench.norms));
+        searching.optimizer.Apply(searched, absl::MakeSpan(searching.norms));
+        ASSERT_EQ(bench.weights, searching.weights) << step;
+      }
+      EXPECT_GT(overflows, 0);
+      EXPECT_LT(overflows, 100);
+    }
+  }
+}
+
 TEST(OptimizerTest, LetsLargeButFiniteUpdatesPass) {
   Bench<float> bench(Sgd(0.0, false), {1});
   bench.gradients[0] = 3e38f;
@@ -307,18 +342,22 @@ TEST(OptimizerTest, MeasuresGradientsAndWeightsOnItsWay) {
   EXPECT_EQ(bench.norms[1].weight, 7.0);
 }
 
-// Sizes around blocks, weights and changes near both ends of the range and in its middle.
+// Sizes around vectors and blocks; weights and changes over the whole range of floats, each with
+// the other one elsewhere in it.
 TEST(OptimizerTest, MeasuresWeightsAndChangesOfFloatsToAMillionth) {
-  for (const double scale : {1e-36, 1e-18, 1.0, 1e18, 1e36}) {
-    for (const double rate : {1e-2, 1e-6}) {
-      const std::vector<int64_t> sizes = {255, 256, 257, 16'641, 1};
+  const std::vector<int64_t> sizes = {1, 15, 16, 17, 240, 255, 256, 257, 600, 16'641};
+  constexpr double kScales[] = {0.0,   1e-37, 1e-30, 1e-19, 1e-17, 1e-15,
+                                1e-13, 1.0,   1e12,  1e15,  1e19,  1e36};
+  for (const double scale : kScales) {
+    for (const double change : kScales) {
+      SCOPED_TRACE(testing::Message() << scale << " changed by " << change);
       Bench<float> bench(Sgd(0.0, false), sizes);
       RandomStream random(9, 1, 0);
       for (float& weight : bench.weights) weight = static_cast<float>(scale * random.NextNormal());
-      for (float& g : bench.gradients) g = static_cast<float>(scale * random.NextNormal());
+      for (float& g : bench.gradients) g = static_cast<float>(change * random.NextNormal());
       const std::vector<float> before = bench.weights;
 
-      bench.Step(rate, 1);
+      bench.Step(1.0, 1);
 
       size_t i = 0;
       for (size_t p = 0; p < sizes.size(); ++p) {
@@ -333,6 +372,34 @@ TEST(OptimizerTest, MeasuresWeightsAndChangesOfFloatsToAMillionth) {
         EXPECT_NEAR(bench.norms[p].change, std::sqrt(changes), 1e-6 * std::sqrt(changes));
       }
     }
+  }
+}
+
+// A large value beside many whose squares no float holds.
+TEST(OptimizerTest, LosesNothingThatCountsBelowTheRangeOfFloats) {
+  Bench<float> bench(Sgd(0.0, false), {256});
+  std::fill(bench.weights.begin(), bench.weights.end(), 1e-19F);
+  bench.weights[17] = 4e-15F;
+  bench.gradients = bench.weights;  // What is left is zero.
+  const double expected = std::sqrt(255.0 * 1e-38 + 16e-30);
+
+  bench.Step(1.0, 1);
+
+  EXPECT_NEAR(bench.norms[0].weight, expected, 1e-6 * expected);
+  EXPECT_NEAR(bench.norms[0].change, expected, 1e-6 * expected);
+}
+
+TEST(OptimizerTest, MeasuresWhatIsNotFiniteAsSuch) {
+  for (const size_t at : {0, 255, 256, 599}) {
+    Bench<float> bench(Sgd(0.0, false), {600, 3});
+    std::fill(bench.weights.begin(), bench.weights.end(), 1.0F);
+    bench.gradients[at] = std::numeric_limits<float>::quiet_NaN();
+
+    bench.Step(1.0, 1);
+
+    EXPECT_NEAR(bench.norms[0].weight, std::sqrt(600.0), 1e-4) << at;
+    EXPECT_TRUE(std::isnan(bench.norms[0].change)) << at;
+    EXPECT_EQ(bench.norms[1].weight, std::sqrt(3.0)) << at;
   }
 }
 
