@@ -62,33 +62,17 @@ void Network<S>::Impl::PackBackward(int member, const Layer& layer) {
                  layer.input_width);
 }
 
+// Where BackwardCell puts the squares of the adjoint at time step t, in layers with short rows.
 template <typename S>
-void Network<S>::Impl::Record(Measured measured, Layer& layer, int64_t position, double h,
-                              double c) {
-  if (measured == kCarry) {
-    layer.recorder.RecordCarry(position, h, c);
-  } else {
-    layer.recorder.RecordAdjoint(position, h, c);
-  }
-}
-
-// Squares of one row of delta_h and delta_c, over some units. What comes from above reaches h
-// alone, so those of c are known from the carry on, and those of h where nothing came from above.
-// Short rows take no longer than a call.
-template <typename S>
-[[gnu::always_inline]] inline void Network<S>::Impl::Measure(Measured measured, Layer& layer,
-                                                             int64_t t, int64_t row, Range units,
-                                                             bool h_known, double* h, double* c) {
-  if (by_units_) return MeasureUnits(measured, t, row, units);
-  if (!h_known) *h = QuickSumOfSquares(delta_h_.data() + row * hidden_, hidden_);
-  if (Lstm() && measured == kCarry) {
-    *c = QuickSumOfSquares(delta_c_.data() + row * hidden_, hidden_);
-  }
-  Record(measured, layer, layout_.first(t) + row, *h, *c);
+DeltaSquares Network<S>::Impl::AdjointSquares(Layer& layer, int64_t t, const Share& share) {
+  const int64_t position = layout_.first(t) + share.rows.begin;
+  return {layer.recorder.HiddenAdjoint(position),
+          Lstm() ? layer.recorder.CellAdjoint(position) : nullptr};
 }
 
 // Makes the adjoint of time step t, for the member's share: what was carried back to the first
-// `carried` rows, and what comes from above. Measures both where that is asked for.
+// `carried` rows, and what comes from above. Measures the one before the other is added, and of
+// long rows the whole.
 template <typename S>
 void Network<S>::Impl::TakeGradients(Layer& layer, int64_t t, const Share& share, int64_t carried,
                                      bool traced) {
@@ -100,20 +84,25 @@ void Network<S>::Impl::TakeGradients(Layer& layer, int64_t t, const Share& share
   for (int64_t b = rows.begin; b < rows.end; ++b) {
     S* const h = delta_h_.data() + b * hidden_ + units.begin;
     S* const c = Lstm() ? delta_c_.data() + b * hidden_ + units.begin : nullptr;
-    double h_squares = 0.0;
-    double c_squares = 0.0;
-    if (b < carried) {
-      if (traced) Measure(kCarry, layer, t, b, units, /*h_known=*/false, &h_squares, &c_squares);
-    } else {
+    const bool local = b >= local_begin;
+    if (b >= carried) {
       std::fill_n(h, units.size(), S(0));
       if (c != nullptr) std::fill_n(c, units.size(), S(0));
+    } else if (traced && by_units_) {
+      MeasureUnits(kCarry, t, b, units);
+    } else if (traced && local) {
+      const double c_squares = c == nullptr ? 0.0 : QuickSumOfSquares(c, hidden_);
+      *layer.recorder.Carry(layout_.first(t) + b) = QuickSumOfSquares(h, hidden_) + c_squares;
     }
-    const bool local = b >= local_begin;
-    if (local) {
-      AddTo(h, local_.data() + (local_offset + b) * hidden_ + units.begin, units.size());
-      h_squares = 0.0;
+    if (local) AddTo(h, local_.data() + (local_offset + b) * hidden_ + units.begin, units.size());
+    if (!traced || hidden_ <= kShortRow) continue;
+    if (by_units_) {
+      MeasureUnits(kAdjoint, t, b, units);
+    } else {
+      const int64_t position = layout_.first(t) + b;
+      *layer.recorder.HiddenAdjoint(position) = QuickSumOfSquares(h, hidden_);
+      if (c != nullptr) *layer.recorder.CellAdjoint(position) = QuickSumOfSquares(c, hidden_);
     }
-    if (traced) Measure(kAdjoint, layer, t, b, units, !local, &h_squares, &c_squares);
   }
 }
 
@@ -138,7 +127,13 @@ void Network<S>::Impl::GatherUnitSquares(Measured measured, Layer& layer, int64_
         sums[state] += UnitSquares(t, measured, state, b, block);
       }
     }
-    Record(measured, layer, layout_.first(t) + b, sums[0], sums[1]);
+    const int64_t position = layout_.first(t) + b;
+    if (measured == kCarry) {
+      *layer.recorder.Carry(position) = sums[0] + sums[1];
+    } else {
+      *layer.recorder.HiddenAdjoint(position) = sums[0];
+      *layer.recorder.CellAdjoint(position) = sums[1];
+    }
   }
 }
 
@@ -174,8 +169,10 @@ void Network<S>::Impl::BackwardThroughTime(int member, Layer& layer) {
     const int64_t carried = cut ? 0 : layout_.valid(t + 1);
     const bool traced = layer.recorder.Wants(t);
     TakeGradients(layer, t, share, carried, traced);
-    if (traced && share.rows.size() > 0) layer.recorder.Recorded(t);
-    BackwardCell(config_.cell, step, delta_h, delta_c);
+    const bool within = traced && hidden_ <= kShortRow;
+    BackwardCell(config_.cell, step, delta_h, delta_c,
+                 within ? AdjointSquares(layer, t, share) : DeltaSquares());
+    if (within && share.rows.size() > 0) layer.recorder.Recorded(t);
     UnitBarrier();
     if (by_units_ && traced) {
       GatherUnitSquares(kCarry, layer, t, Part(member, carried));

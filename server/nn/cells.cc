@@ -1,5 +1,6 @@
 #include "server/nn/cells.h"
 
+#include "server/base/vector.h"
 #include "server/nn/packet.h"
 
 namespace gradwatch::nn {
@@ -44,6 +45,34 @@ Packet<S> ActivationGradient(const Packet<S>& h, const Packet<S>& delta) {
   }
 }
 
+// Sums the squares of one row's gradients, in double, while they are read anyway.
+template <typename S, bool measure>
+class SquareSum {
+ public:
+  void Add(const S* values, AllLanes) {
+    if constexpr (measure) {
+#pragma GCC unroll 4
+      for (int64_t k = 0; k < kVectorSize<S>; k += kVectorSize<double>) {
+        const Vector<double> wide = LoadWide(values + k);
+        sum_ += wide * wide;
+      }
+    }
+  }
+  void Add(const S* values, SomeLanes lanes) {
+    if constexpr (measure) {
+      S padded[kVectorSize<S>];
+      packet::pstoreu(padded, Load<S>(values, lanes));
+      Add(padded, AllLanes());
+    }
+  }
+  void Finish(double* to) const {
+    if constexpr (measure) *to = packet::predux(Packet<double>(sum_));
+  }
+
+ private:
+  Vector<double> sum_{};
+};
+
 // Calls body(row, j, lanes) for packets that cover the units of every row, beginning at unit j.
 template <typename S, typename Body>
 void ForUnits(const CellStep<S>& step, Body&& body) {
@@ -61,20 +90,27 @@ void ForwardPlain(const CellStep<S>& step) {
   });
 }
 
-template <typename S, Cell cell>
-void BackwardPlain(const CellStep<S>& step, const S* delta_h) {
-  ForUnits(step, [&](int64_t b, int64_t j, auto lanes) {
-    const int64_t at = b * step.hidden + j;
-    const Packet<S> h = Load<S>(step.h + at, lanes);
-    const Packet<S> delta = Load<S>(delta_h + at, lanes);
-    Store<S>(step.gates + at, ActivationGradient<S, cell>(h, delta), lanes);
-  });
+template <typename S, Cell cell, bool measure>
+void BackwardPlain(const CellStep<S>& step, const S* delta_h, const DeltaSquares& squares) {
+  const Range units = step.units;
+  for (int64_t b = 0; b < step.rows; ++b) {
+    SquareSum<S, measure> h_squares;
+    ForPackets<S>(units.size(), [&](int64_t packet_begin, auto lanes) {
+      const int64_t at = b * step.hidden + units.begin + packet_begin;
+      const Packet<S> h = Load<S>(step.h + at, lanes);
+      const Packet<S> delta = Load<S>(delta_h + at, lanes);
+      h_squares.Add(delta_h + at, lanes);
+      Store<S>(step.gates + at, ActivationGradient<S, cell>(h, delta), lanes);
+    });
+    h_squares.Finish(squares.h + b);
+  }
 }
 
 // r, z = sigmoid; n = tanh(. + r * candidate); h = n + z (h_before - n).
 template <typename S>
 void ForwardGru(const CellStep<S>& step) {
   const int64_t hidden = step.hidden;
+  const Range units = step.units;
   for (int64_t b = 0; b < step.rows; ++b) {
     S* r = step.gates + b * 3 * hidden;
     S* z = r + hidden;
@@ -82,8 +118,8 @@ void ForwardGru(const CellStep<S>& step) {
     const S* candidate = step.candidate + b * hidden;
     const S* h_before = step.h_before + b * hidden;
     S* h = step.h + b * hidden;
-    ForPackets<S>(step.units.size(), [&](int64_t packet_begin, auto lanes) {
-      const int64_t j = step.units.begin + packet_begin;
+    ForPackets<S>(units.size(), [&](int64_t packet_begin, auto lanes) {
+      const int64_t j = units.begin + packet_begin;
       const Packet<S> rv = Sigmoid<S>(Load<S>(r + j, lanes));
       const Packet<S> zv = Sigmoid<S>(Load<S>(z + j, lanes));
       const Packet<S> nv = Tanh<S>(pmadd(rv, Load<S>(candidate + j, lanes), Load<S>(n + j, lanes)));
@@ -95,9 +131,10 @@ void ForwardGru(const CellStep<S>& step) {
   }
 }
 
-template <typename S>
-void BackwardGru(const CellStep<S>& step, S* delta_h) {
+template <typename S, bool measure>
+void BackwardGru(const CellStep<S>& step, S* delta_h, const DeltaSquares& squares) {
   const int64_t hidden = step.hidden;
+  const Range units = step.units;
   for (int64_t b = 0; b < step.rows; ++b) {
     S* r = step.gates + b * 3 * hidden;
     S* z = r + hidden;
@@ -105,12 +142,14 @@ void BackwardGru(const CellStep<S>& step, S* delta_h) {
     S* candidate = step.candidate + b * hidden;
     const S* h_before = step.h_before + b * hidden;
     S* delta = delta_h + b * hidden;
-    ForPackets<S>(step.units.size(), [&](int64_t packet_begin, auto lanes) {
-      const int64_t j = step.units.begin + packet_begin;
+    SquareSum<S, measure> h_squares;
+    ForPackets<S>(units.size(), [&](int64_t packet_begin, auto lanes) {
+      const int64_t j = units.begin + packet_begin;
       const Packet<S> rv = Load<S>(r + j, lanes);
       const Packet<S> zv = Load<S>(z + j, lanes);
       const Packet<S> nv = Load<S>(n + j, lanes);
       const Packet<S> d = Load<S>(delta + j, lanes);
+      h_squares.Add(delta + j, lanes);
       const Packet<S> straight = pmul(d, zv);
       const Packet<S> dn = pmul(psub(d, straight), TanhSlope<S>(nv));
       const Packet<S> dz =
@@ -122,6 +161,7 @@ void BackwardGru(const CellStep<S>& step, S* delta_h) {
       Store<S>(candidate + j, pmul(dn, rv), lanes);
       Store<S>(delta + j, straight, lanes);
     });
+    h_squares.Finish(squares.h + b);
   }
 }
 
@@ -129,6 +169,7 @@ void BackwardGru(const CellStep<S>& step, S* delta_h) {
 template <typename S>
 void ForwardLstm(const CellStep<S>& step) {
   const int64_t hidden = step.hidden;
+  const Range units = step.units;
   for (int64_t b = 0; b < step.rows; ++b) {
     S* i = step.gates + b * 4 * hidden;
     S* f = i + hidden;
@@ -138,8 +179,8 @@ void ForwardLstm(const CellStep<S>& step) {
     S* c = step.c + b * hidden;
     S* c_tanh = step.c_tanh + b * hidden;
     S* h = step.h + b * hidden;
-    ForPackets<S>(step.units.size(), [&](int64_t packet_begin, auto lanes) {
-      const int64_t j = step.units.begin + packet_begin;
+    ForPackets<S>(units.size(), [&](int64_t packet_begin, auto lanes) {
+      const int64_t j = units.begin + packet_begin;
       const Packet<S> iv = Sigmoid<S>(Load<S>(i + j, lanes));
       const Packet<S> fv = Sigmoid<S>(Load<S>(f + j, lanes));
       const Packet<S> gv = Tanh<S>(Load<S>(g + j, lanes));
@@ -157,9 +198,11 @@ void ForwardLstm(const CellStep<S>& step) {
   }
 }
 
-template <typename S>
-void BackwardLstm(const CellStep<S>& step, const S* delta_h, S* delta_c) {
+template <typename S, bool measure>
+void BackwardLstm(const CellStep<S>& step, const S* delta_h, S* delta_c,
+                  const DeltaSquares& squares) {
   const int64_t hidden = step.hidden;
+  const Range units = step.units;
   for (int64_t b = 0; b < step.rows; ++b) {
     S* i = step.gates + b * 4 * hidden;
     S* f = i + hidden;
@@ -169,14 +212,18 @@ void BackwardLstm(const CellStep<S>& step, const S* delta_h, S* delta_c) {
     const S* c_tanh = step.c_tanh + b * hidden;
     const S* dh = delta_h + b * hidden;
     S* dc = delta_c + b * hidden;
-    ForPackets<S>(step.units.size(), [&](int64_t packet_begin, auto lanes) {
-      const int64_t j = step.units.begin + packet_begin;
+    SquareSum<S, measure> h_squares;
+    SquareSum<S, measure> c_squares;
+    ForPackets<S>(units.size(), [&](int64_t packet_begin, auto lanes) {
+      const int64_t j = units.begin + packet_begin;
       const Packet<S> iv = Load<S>(i + j, lanes);
       const Packet<S> fv = Load<S>(f + j, lanes);
       const Packet<S> gv = Load<S>(g + j, lanes);
       const Packet<S> ov = Load<S>(o + j, lanes);
       const Packet<S> tv = Load<S>(c_tanh + j, lanes);
       const Packet<S> d = Load<S>(dh + j, lanes);
+      h_squares.Add(dh + j, lanes);
+      c_squares.Add(dc + j, lanes);
       const Packet<S> cell = pmadd(pmul(d, ov), TanhSlope<S>(tv), Load<S>(dc + j, lanes));
       Store<S>(i + j, pmul(pmul(cell, gv), SigmoidSlope<S>(iv)), lanes);
       Store<S>(f + j, pmul(pmul(cell, Load<S>(c_before + j, lanes)), SigmoidSlope<S>(fv)), lanes);
@@ -184,6 +231,25 @@ void BackwardLstm(const CellStep<S>& step, const S* delta_h, S* delta_c) {
       Store<S>(o + j, pmul(pmul(d, tv), SigmoidSlope<S>(ov)), lanes);
       Store<S>(dc + j, pmul(cell, fv), lanes);
     });
+    h_squares.Finish(squares.h + b);
+    c_squares.Finish(squares.c + b);
+  }
+}
+
+template <typename S, bool measure>
+void Backward(Cell cell, const CellStep<S>& step, S* delta_h, S* delta_c,
+              const DeltaSquares& squares) {
+  switch (cell) {
+    case Cell::kRnnTanh:
+      return BackwardPlain<S, Cell::kRnnTanh, measure>(step, delta_h, squares);
+    case Cell::kRnnRelu:
+      return BackwardPlain<S, Cell::kRnnRelu, measure>(step, delta_h, squares);
+    case Cell::kRnnSigmoid:
+      return BackwardPlain<S, Cell::kRnnSigmoid, measure>(step, delta_h, squares);
+    case Cell::kGru:
+      return BackwardGru<S, measure>(step, delta_h, squares);
+    case Cell::kLstm:
+      return BackwardLstm<S, measure>(step, delta_h, delta_c, squares);
   }
 }
 
@@ -206,24 +272,15 @@ void ForwardCell(Cell cell, const CellStep<S>& step) {
 }
 
 template <typename S>
-void BackwardCell(Cell cell, const CellStep<S>& step, S* delta_h, S* delta_c) {
-  switch (cell) {
-    case Cell::kRnnTanh:
-      return BackwardPlain<S, Cell::kRnnTanh>(step, delta_h);
-    case Cell::kRnnRelu:
-      return BackwardPlain<S, Cell::kRnnRelu>(step, delta_h);
-    case Cell::kRnnSigmoid:
-      return BackwardPlain<S, Cell::kRnnSigmoid>(step, delta_h);
-    case Cell::kGru:
-      return BackwardGru(step, delta_h);
-    case Cell::kLstm:
-      return BackwardLstm(step, delta_h, delta_c);
-  }
+void BackwardCell(Cell cell, const CellStep<S>& step, S* delta_h, S* delta_c,
+                  const DeltaSquares& squares) {
+  if (squares.h == nullptr) return Backward<S, false>(cell, step, delta_h, delta_c, squares);
+  Backward<S, true>(cell, step, delta_h, delta_c, squares);
 }
 
 template void ForwardCell(Cell, const CellStep<float>&);
 template void ForwardCell(Cell, const CellStep<double>&);
-template void BackwardCell(Cell, const CellStep<float>&, float*, float*);
-template void BackwardCell(Cell, const CellStep<double>&, double*, double*);
+template void BackwardCell(Cell, const CellStep<float>&, float*, float*, const DeltaSquares&);
+template void BackwardCell(Cell, const CellStep<double>&, double*, double*, const DeltaSquares&);
 
 }  // namespace gradwatch::nn

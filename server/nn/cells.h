@@ -34,16 +34,27 @@ void ForwardCell(Cell cell, const CellStep<S>& step);
 // Whether a part of the gradient at h reaches the h before without passing W_hh.
 inline bool CarriesDirectly(Cell cell) { return cell == Cell::kGru; }
 
+// Where each row's sum of squares goes, one after the other; null where it is not wanted. `c` is
+// null for cells without one.
+struct DeltaSquares {
+  double* h = nullptr;
+  double* c = nullptr;
+};
+
 // Before: delta_h [rows, H] is the total gradient at h, delta_c (LSTM) the one at c from the next
 // step. After: delta_h is what CarriesDirectly speaks of and has no meaning for the other cells;
-// delta_c is what reaches the c before.
+// delta_c is what reaches the c before. `squares` gets those of what there was before, over the
+// step's units, summed in double in an order that depends on their number alone.
 template <typename S>
-void BackwardCell(Cell cell, const CellStep<S>& step, S* delta_h, S* delta_c);
+void BackwardCell(Cell cell, const CellStep<S>& step, S* delta_h, S* delta_c,
+                  const DeltaSquares& squares = {});
 
 extern template void ForwardCell(Cell, const CellStep<float>&);
 extern template void ForwardCell(Cell, const CellStep<double>&);
-extern template void BackwardCell(Cell, const CellStep<float>&, float*, float*);
-extern template void BackwardCell(Cell, const CellStep<double>&, double*, double*);
+extern template void BackwardCell(Cell, const CellStep<float>&, float*, float*,
+                                  const DeltaSquares&);
+extern template void BackwardCell(Cell, const CellStep<double>&, double*, double*,
+                                  const DeltaSquares&);
 
 }  // namespace gradwatch::nn
 

@@ -79,7 +79,7 @@ void Network<S>::Impl::FindOffsets() {
 // at every time step, each takes some units and their part of the weights.
 template <typename S>
 bool Network<S>::Impl::SharesUnits(int members) const {
-  if (members == 1) return false;
+  if (members == 1 || hidden_ <= kShortRow) return false;
   if (hidden_ % kSquaresBlock != 0 || hidden_ / kSquaresBlock < members) return false;
   constexpr int64_t kCacheBytes = 1 << 20;
   constexpr int64_t kRowsPerMember = 16;

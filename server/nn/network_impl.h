@@ -194,12 +194,10 @@ class Network<S>::Impl {
     const int64_t kind = (t % 2 * 2 + measured) * 2 + state;
     return unit_squares_[(kind * rows_max_ + row) * blocks + block];
   }
+  DeltaSquares AdjointSquares(Layer& layer, int64_t t, const Share& share);
   void TakeGradients(Layer& layer, int64_t t, const Share& share, int64_t carried, bool traced);
-  void Measure(Measured measured, Layer& layer, int64_t t, int64_t row, Range units, bool h_known,
-               double* h, double* c);
   void MeasureUnits(Measured measured, int64_t t, int64_t row, Range units);
   void GatherUnitSquares(Measured measured, Layer& layer, int64_t t, Range rows);
-  void Record(Measured measured, Layer& layer, int64_t position, double h, double c);
   void CarryBack(const CellStep<S>& step, S* delta_h);
   void BackToInput(Layer& layer, int64_t t, const Share& share);
   void BackwardThroughTime(int member, Layer& layer);

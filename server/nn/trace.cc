@@ -20,9 +20,7 @@ constexpr double kNaN = std::numeric_limits<double>::quiet_NaN();
 constexpr double kNormMin = 1e-30;
 constexpr double kSaturated = 0.99;
 
-// See LayerTrace::strides. Beyond so many units the norms cost little beside the products, and
-// members may share the units.
-constexpr int64_t kStrideHiddenMax = 128;
+// See LayerTrace::strides.
 constexpr int kStride = 8;
 constexpr double kNearNormMin = 1e-24;
 
@@ -35,9 +33,9 @@ enum ArrayIndex {
   kHiddenLargest,
   kCellRms,
   kCellLargest,
-  kStateValues,  // How many values all rows' states have.
+  kPerStateValue,  // One over how many values all rows' states have.
 };
-static_assert(kStateValues + 1 == kTraceArrays);
+static_assert(kPerStateValue + 1 == kTraceArrays);
 
 // Of one row after the other, [rows, n]: the sum of squares, and the largest magnitude, 0 for none,
 // which may pass over NaN. Calls count(mask) for each vector, where lanes are -1 whose magnitude is
@@ -98,10 +96,10 @@ void SquaresOfRows(const S* values, int64_t stride, int64_t rows, int64_t n, dou
   }
 }
 
-// In place; the same as those of packets.
-void SquareRoots(double* values, int64_t n) {
-  ForPackets<double>(n, [values](int64_t i, auto lanes) {
-    Store(values + i, packet::psqrt(Load(values + i, lanes)), lanes);
+// By packets whoever asks, so that equal sums have equal roots.
+void SquareRoots(const double* values, int64_t n, double* roots) {
+  ForPackets<double>(n, [=](int64_t i, auto lanes) {
+    Store(roots + i, packet::psqrt(Load(values + i, lanes)), lanes);
   });
 }
 
@@ -133,8 +131,9 @@ int64_t TraceRecorder::UnitBytesOf(Cell cell, int64_t hidden, int members) {
 
 void TraceRecorder::Begin(Detail detail, const BatchLayout& layout, bool carry_is_adjoint) {
   detail_ = detail;
+  carry_is_adjoint_ = carry_is_adjoint;
   sparse_ = detail == Detail::kGrowth && carry_is_adjoint && layout.rows() == 1 &&
-            hidden_ <= kStrideHiddenMax && truncation_ == 0;
+            hidden_ <= kShortRow && truncation_ == 0;
   recorded_ = 0;
   first_ = next_ = layout.time_steps() - 1;
   if (detail != Detail::kFull) return;
@@ -207,20 +206,18 @@ double TraceRecorder::Similarity(const S* states, int64_t rows) {
   return (DotProduct(sum, sum, hidden_) - count) / (count * (count - 1.0));
 }
 
-// What `combine` makes, from 0 on, of a value at each time step's first rows, as many as `rows`
-// says. Of one row it is the value.
+// What `combine` makes, from 0 on, of a value at the first `steps` time steps' first rows, as many
+// as `rows` says. In `results`, or of one row where the values are.
 template <typename Rows, typename Combine>
-void TraceRecorder::OverRows(const BatchLayout& layout, Value value, Range steps, Rows rows,
-                             Combine combine, double* results) {
+const double* TraceRecorder::OverRows(const BatchLayout& layout, Value value, int64_t steps,
+                                      Rows rows, Combine combine, double* results) {
   const double* const values = &At(value, 0);
-  if (layout.rows() == 1) {
-    std::copy(values + steps.begin, values + steps.end, results);
-    return;
-  }
-  for (int64_t t = steps.begin; t < steps.end; ++t) {
+  if (layout.rows() == 1) return values;
+  for (int64_t t = 0; t < steps; ++t) {
     const int64_t begin = layout.first(t);
     results[t] = std::accumulate(values + begin, values + begin + rows(t), 0.0, combine);
   }
+  return results;
 }
 
 void TraceRecorder::RecordStride(int64_t t) {
@@ -241,7 +238,7 @@ void TraceRecorder::FinishStrides(LayerTrace* trace) {
     norms[i] = At(kAdjointH, t) + At(kAdjointC, t);
     if (i < strides) t += strides_.data()[i];
   }
-  SquareRoots(norms, recorded_);
+  SquareRoots(norms, recorded_, norms);
   trace->state_gradient_norm = {norms, strides + 1};
   trace->carry_norm = {norms, strides};
   trace->strides = {strides_.data(), strides};
@@ -255,16 +252,23 @@ void TraceRecorder::FinishGradients(const BatchLayout& layout, LayerTrace* trace
   double* const ratio = Array(kRatio);
   const auto valid = [&layout](int64_t t) { return layout.valid(t); };
   const auto go_on = [&layout](int64_t t) { return layout.valid(t + 1); };
-  OverRows(layout, kAdjointH, {0, steps}, valid, std::plus<>(), hidden);
-  OverRows(layout, kAdjointC, {0, steps}, valid, std::plus<>(), adjoint);
-  OverRows(layout, kCarry, {0, steps - 1}, go_on, std::plus<>(), carry);
-  ForPackets<double>(steps, [&](int64_t t, auto lanes) {
-    const Packet<double> of_hidden = Load(hidden + t, lanes);
-    const Packet<double> of_both = packet::padd(of_hidden, Load(adjoint + t, lanes));
-    Store(adjoint + t, packet::psqrt(of_both), lanes);
-    Store(hidden + t, packet::psqrt(of_hidden), lanes);
-  });
-  SquareRoots(carry, steps - 1);
+  // The roots of the sums over some rows of two values.
+  const auto norms = [&](Value first, Value second, int64_t count, auto rows, double* results) {
+    const double* const a = OverRows(layout, first, count, rows, std::plus<>(), results);
+    const double* const b = OverRows(layout, second, count, rows, std::plus<>(), ratio);
+    ForPackets<double>(count, [&](int64_t t, auto lanes) {
+      Store(results + t, packet::psqrt(packet::padd(Load(a + t, lanes), Load(b + t, lanes))),
+            lanes);
+    });
+  };
+  norms(kAdjointH, kAdjointC, steps, valid, adjoint);
+  if (!carry_is_adjoint_) {
+    SquareRoots(OverRows(layout, kCarry, steps - 1, go_on, std::plus<>(), carry), steps - 1, carry);
+  } else if (layout.rows() == 1) {
+    std::copy_n(adjoint, steps - 1, carry);
+  } else {
+    norms(kAdjointH, kAdjointC, steps - 1, go_on, carry);
+  }
   if (truncation_ > 0) {
     for (int64_t t = truncation_ - 1; t < steps - 1; t += truncation_) carry[t] = kNaN;
   }
@@ -272,6 +276,7 @@ void TraceRecorder::FinishGradients(const BatchLayout& layout, LayerTrace* trace
   trace->state_gradient_norm = {adjoint, size};
   trace->carry_norm = {carry, size - 1};
   if (detail_ != Detail::kFull) return;
+  SquareRoots(OverRows(layout, kAdjointH, steps, valid, std::plus<>(), hidden), steps, hidden);
   ForPackets<double>(steps - 1, [&](int64_t t, auto lanes) {
     const Packet<double> arrived = Load(carry + t, lanes);
     const Packet<double> sent = Load(adjoint + t + 1, lanes);
@@ -291,26 +296,26 @@ void TraceRecorder::FinishGradients(const BatchLayout& layout, LayerTrace* trace
 // A maximum may have passed over a NaN, a sum has not.
 void TraceRecorder::FinishStates(const BatchLayout& layout, LayerTrace* trace) {
   const int64_t steps = layout.time_steps();
-  double* const values = Array(kStateValues);
+  double* const per_value = Array(kPerStateValue);
   const auto valid = [&layout](int64_t t) { return layout.valid(t); };
   const auto most = [](double a, double b) { return std::max(a, b); };
-  std::fill_n(values, steps, static_cast<double>(hidden_));
+  std::fill_n(per_value, steps, 1.0 / static_cast<double>(hidden_));
   for (int64_t t = 0; t < steps && layout.rows() > 1; ++t) {
-    values[t] *= static_cast<double>(valid(t));
+    per_value[t] /= static_cast<double>(valid(t));
   }
   const auto finish = [&](Value squares, Value largest, ArrayIndex rms_index,
                           ArrayIndex largest_index, absl::Span<const double>* rms_out,
                           absl::Span<const double>* largest_out) {
     double* const rms = Array(rms_index);
     double* const maxima = Array(largest_index);
-    OverRows(layout, squares, {0, steps}, valid, std::plus<>(), rms);
-    OverRows(layout, largest, {0, steps}, valid, most, maxima);
+    const double* const sums = OverRows(layout, squares, steps, valid, std::plus<>(), rms);
+    const double* const most_of = OverRows(layout, largest, steps, valid, most, maxima);
     ForPackets<double>(steps, [&](int64_t t, auto lanes) {
-      const Packet<double> mean = packet::pdiv(Load(rms + t, lanes), Load(values + t, lanes));
+      const Packet<double> mean = packet::pmul(Load(sums + t, lanes), Load(per_value + t, lanes));
       const Packet<double> found = packet::psqrt(mean);
       Store(rms + t, found, lanes);
       Store(maxima + t,
-            packet::pselect(packet::pcmp_eq(found, found), Load(maxima + t, lanes), found), lanes);
+            packet::pselect(packet::pcmp_eq(found, found), Load(most_of + t, lanes), found), lanes);
     });
     *rms_out = {rms, static_cast<size_t>(steps)};
     *largest_out = {maxima, static_cast<size_t>(steps)};

@@ -15,6 +15,9 @@ namespace gradwatch::nn {
 // Values for each position in a layer's trace, see TraceRecorder.
 constexpr int kTraceValues = 8;
 
+// Of so few units norms cost a share of a time step that counts, and members do not share them.
+constexpr int64_t kShortRow = 128;
+
 // Collects what LayerTrace shows of one layer, from several threads: each gives the rows that are
 // its own. Allocates only in its constructor.
 class TraceRecorder {
@@ -43,13 +46,11 @@ class TraceRecorder {
   // What a recorder holds for units and gates, in bytes; saturates.
   static int64_t UnitBytesOf(Cell cell, int64_t hidden, int members);
 
-  // Of the carry that arrives at a position, and of the whole adjoint there, the sums of squares
-  // of h and c; c zero where there is none.
-  void RecordCarry(int64_t position, double h, double c) { At(kCarry, position) = h + c; }
-  void RecordAdjoint(int64_t position, double h, double c) {
-    At(kAdjointH, position) = h;
-    At(kAdjointC, position) = c;
-  }
+  // Where sums of squares go: of the carry's h and c that arrive at a position, unless every carry
+  // is the adjoint; and of the whole adjoint there, of h and of c, zero for cells without one.
+  double* Carry(int64_t position) { return &At(kCarry, position); }
+  double* HiddenAdjoint(int64_t position) { return &At(kAdjointH, position); }
+  double* CellAdjoint(int64_t position) { return &At(kAdjointC, position); }
 
   // Whether the gradients at time step t, which go down from the last, are to be recorded.
   bool Wants(int64_t t) const { return sparse_ ? t == next_ || t == 0 : detail_ != Detail::kNone; }
@@ -89,8 +90,8 @@ class TraceRecorder {
   int CountedGates() const { return CountedGatesOf(cell_); }
   bool HasKeepGate() const { return cell_ == Cell::kLstm || cell_ == Cell::kGru; }
   template <typename Rows, typename Combine>
-  void OverRows(const BatchLayout& layout, Value value, Range steps, Rows rows, Combine combine,
-                double* results);
+  const double* OverRows(const BatchLayout& layout, Value value, int64_t steps, Rows rows,
+                         Combine combine, double* results);
   void RecordStride(int64_t t);
   void FinishStrides(LayerTrace* trace);
   void FinishGradients(const BatchLayout& layout, LayerTrace* trace);
@@ -114,6 +115,7 @@ class TraceRecorder {
   Buffer<double> unit_work_;  // [H]
   Buffer<int> strides_;       // [T], between recorded time steps.
   Detail detail_ = Detail::kNone;
+  bool carry_is_adjoint_ = false;
   bool sparse_ = false;   // Only some time steps are recorded:
   int64_t first_ = 0;     // this one first,
   int64_t recorded_ = 0;  // so many until now,
