@@ -40,7 +40,7 @@ struct LayerTrace {
   // between. strides[i] says how many time steps norm i is before norm i + 1. So it is at
   // Detail::kGrowth for a batch of one row whose loss is at the last step, up to 128 units and
   // without truncation: every carry is the adjoint then, and the ratio over a stride the product of
-  // its ratios. Strides have 8 time steps; 1 in the last 9, and once the norm is below 1e-24.
+  // its ratios. Strides double from 1 at the end to 16; they are 1 once the norm is below 1e-20.
   absl::Span<const int> strides;
 
   // From here on only at Detail::kFull.

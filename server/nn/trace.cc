@@ -21,8 +21,8 @@ constexpr double kNormMin = 1e-30;
 constexpr double kSaturated = 0.99;
 
 // See LayerTrace::strides.
-constexpr int kStride = 8;
-constexpr double kNearNormMin = 1e-24;
+constexpr int64_t kStrideMax = 16;
+constexpr double kNearNormMin = 1e-20;
 
 enum ArrayIndex {
   kStateGradient,
@@ -225,8 +225,8 @@ void TraceRecorder::RecordStride(int64_t t) {
   ++recorded_;
   before_ = t;
   const double squares = At(kAdjointH, t) + At(kAdjointC, t);
-  const bool by_one = first_ - t < kStride || squares < kNearNormMin * kNearNormMin;
-  next_ = t - (by_one ? 1 : kStride);
+  const bool near = squares < kNearNormMin * kNearNormMin;
+  next_ = t - (near ? 1 : std::clamp<int64_t>(first_ - t, 1, kStrideMax));
 }
 
 void TraceRecorder::FinishStrides(LayerTrace* trace) {

@@ -11,7 +11,9 @@
 namespace gradwatch::stats {
 namespace {
 
-bool Measurable(double norm) { return std::isfinite(norm) && norm >= kNormFloor; }
+bool Measurable(double norm) {
+  return norm >= kNormFloor && norm <= std::numeric_limits<double>::max();
+}
 
 // A sum of logarithms, of which few are taken: numbers are multiplied while the product is far from
 // the ends of a double's range.
@@ -76,26 +78,27 @@ class LayerGrowth {
  public:
   explicit LayerGrowth(const LayerCarry& layer) : layer_(layer) {}
 
-  // One window, of which only some norms are known. The product of ratios between neighbours is one
-  // ratio of those at the ends.
+  // One window, of which only some norms are known. The product of ratios from one to another is
+  // the ratio of these two.
   void AddStrides() {
     const double* const norms = layer_.state_gradient_norm.data();
+    size_t end = layer_.strides.size();  // Of a stretch without gaps.
+    bool known = Measurable(norms[end]);
     int lag = 0;
-    size_t end = layer_.strides.size();
-    while (end > 0) {
-      size_t begin = end;
-      int pairs = 0;
-      while (begin > 0 && Measurable(norms[begin]) && Measurable(norms[begin - 1])) {
-        pairs += layer_.strides[--begin];
+    for (size_t i = end; i-- > 0;) {
+      lag += layer_.strides[i];
+      const bool goes_on = Measurable(norms[i]);
+      if (known && goes_on) {
+        pairs_ += layer_.strides[i];
+      } else if (known) {
+        if (i + 1 < end) logs_.AddRatio(norms[i + 1], norms[end]);
+        if (std::abs(norms[i]) < kNormFloor) AddUnderflow(lag);
+      } else {
+        end = i;
       }
-      if (pairs > 0) logs_.AddRatio(norms[begin], norms[end]);
-      pairs_ += pairs;
-      lag += pairs;
-      if (begin == 0) return;
-      lag += layer_.strides[begin - 1];
-      if (Measurable(norms[begin]) && std::abs(norms[begin - 1]) < kNormFloor) AddUnderflow(lag);
-      end = begin - 1;
+      known = goes_on;
     }
+    if (known && end > 0) logs_.AddRatio(norms[0], norms[end]);
   }
 
   // The back-propagated time steps from `begin` to before `end`.

@@ -43,7 +43,7 @@ many updates, and from the fault on those batches that the run with the ladder r
 the loss with the ladder over that of this run. Both tell what of a ratio is chance; neither is judged.
 
 Example:
-  gradwatch_bench ladder --cells gru,lstm --seeds 8
+  gradwatch_bench ladder --cells lstm --seeds 8
 )";
 
 constexpr double kGoodRatio = 1.1;
@@ -57,7 +57,7 @@ struct LadderFlags {
   std::string examples = GRADWATCH_SOURCE_DIR "/deploy/examples";
   std::vector<std::string> cells = {"gru", "lstm"};
   uint64_t first_seed = 0;
-  uint64_t seeds = 1;
+  uint64_t seeds = 24;
   int64_t first_batch = -1;
   int64_t stretch = 20;
   double factor = 1e4;

@@ -131,6 +131,20 @@ TEST(Growth, LeavesOutAStrideThatEndsInUnderflow) {
   EXPECT_EQ(growth.underflow_at_lag, 24);
 }
 
+TEST(Growth, TakesEveryStretchOfStridesThatIsKnown) {
+  const std::vector<double> norms = {3.0, 1.0, kNaN, 8.0, kNaN, 2.0, 4.0, 1.0, 0.0, 5.0};
+  const std::vector<double> carries(norms.begin(), norms.end() - 1);
+  const std::vector<int> strides = {1, 2, 3, 4, 5, 6, 7, 8, 9};
+  const LayerCarry layer = {norms, carries, strides};
+  Growth growth;
+
+  ASSERT_TRUE(MeasureGrowth({layer}, 46, &growth));
+
+  // 3 over 1 in one time step, 2 over 1 in 13.
+  EXPECT_DOUBLE_EQ(growth.growth_factor, std::pow(6.0, 1.0 / 14.0));
+  EXPECT_EQ(growth.underflow_at_lag, 9);
+}
+
 TEST(Growth, ChunkWithoutLossIsNoUnderflow) {
   Layer layer = Constant(8, 0.5);
   for (size_t t = 0; t < 4; ++t) layer.norms[t] = 0.0;
