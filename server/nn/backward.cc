@@ -167,12 +167,12 @@ void Network<S>::Impl::BackwardThroughTime(int member, Layer& layer) {
     S* const delta_c = Lstm() ? delta_c_.data() + share.rows.begin * hidden_ : nullptr;
     const bool cut = t + 1 == layout_.time_steps() || CutBefore(t + 1);
     const int64_t carried = cut ? 0 : layout_.valid(t + 1);
-    const bool traced = layer.recorder.Wants(t);
+    const bool traced = share.rows.size() > 0 && layer.recorder.Wants(t);
     TakeGradients(layer, t, share, carried, traced);
     const bool within = traced && hidden_ <= kShortRow;
     BackwardCell(config_.cell, step, delta_h, delta_c,
                  within ? AdjointSquares(layer, t, share) : DeltaSquares());
-    if (within && share.rows.size() > 0) layer.recorder.Recorded(t);
+    if (within) layer.recorder.Recorded(t);
     UnitBarrier();
     if (by_units_ && traced) {
       GatherUnitSquares(kCarry, layer, t, Part(member, carried));

@@ -52,7 +52,8 @@ class TraceRecorder {
   double* HiddenAdjoint(int64_t position) { return &At(kAdjointH, position); }
   double* CellAdjoint(int64_t position) { return &At(kAdjointC, position); }
 
-  // Whether the gradients at time step t, which go down from the last, are to be recorded.
+  // Whether the gradients at time step t, which go down from the last, are to be recorded. Asked by
+  // members that have rows then; where some time steps are left out that is one alone.
   bool Wants(int64_t t) const { return sparse_ ? t == next_ || t == 0 : detail_ != Detail::kNone; }
   // They have been, for all rows that a member has.
   void Recorded(int64_t t) {

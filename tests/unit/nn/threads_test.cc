@@ -29,7 +29,8 @@ struct Outcome {
 };
 
 template <typename S>
-Outcome RunsOf(const NetworkConfig& config, int64_t rows, int threads) {
+Outcome RunsOf(const NetworkConfig& config, int64_t rows, int threads,
+               Detail detail = Detail::kFull) {
   ThreadTeam team(threads);
   team.SetThreads(threads);
   Network<S> network(config, rows, 9, &team);
@@ -39,7 +40,7 @@ Outcome RunsOf(const NetworkConfig& config, int64_t rows, int threads) {
     const Batch batch = MakeBatch(
         config,
         {.rows = rows, .time_steps = 9, .ragged = ragged, .restart = !ragged, .weighted = true});
-    outcome.Add(network.ForwardBackward(batch, Detail::kFull));
+    outcome.Add(network.ForwardBackward(batch, detail));
     outcome.AddAll(network.gradients());
     outcome.AddAll(network.state());
     for (const LayerTrace& trace : network.traces()) {
@@ -85,6 +86,20 @@ TEST_P(NetworkOfThreads, GivesTheSameBitsSharingRows) {
     for (const int threads : {2, 3, 7}) {
       EXPECT_EQ(RunsOf<float>(config, 5, threads).bits, alone.bits) << threads << " threads";
     }
+  }
+}
+
+// One member has the only row, and records some time steps only.
+TEST_P(NetworkOfThreads, GivesTheSameBitsWithOneRow) {
+  NetworkConfig config;
+  config.cell = GetParam();
+  config.hidden = 37;
+  config.features = 3;
+  config.loss_at = LossAt::kLastStep;
+  for (const Detail detail : {Detail::kGrowth, Detail::kFull}) {
+    const Outcome alone = RunsOf<float>(config, 1, 1, detail);
+
+    EXPECT_EQ(RunsOf<float>(config, 1, 2, detail).bits, alone.bits);
   }
 }
 
