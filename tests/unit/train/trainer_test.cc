@@ -369,6 +369,25 @@ TEST(TrainerTest, GivesTheSameBitsAtEveryStatisticsLevel) {
   }
 }
 
+// Level basic takes the norms of a single sequence at some lags only.
+TEST(TrainerTest, MeasuresTheSameGrowthOfASingleSequenceAtBasicAndFull) {
+  TestJob made = MakeJob(Kind::kAdding);
+  made.job.mutable_training()->set_batch_size(1);
+  made.job.mutable_task()->mutable_adding()->set_time_steps(60);
+  std::vector<std::vector<v1::StepStats>> runs;
+  for (const auto level : {v1::STATISTICS_LEVEL_BASIC, v1::STATISTICS_LEVEL_FULL}) {
+    made.job.set_statistics_level(level);
+    runs.push_back(RunSteps(*NewTrainer(made), 30));
+  }
+
+  for (size_t step = 0; step < 30; ++step) {
+    ASSERT_EQ(runs[0][step].growth().window(), runs[1][step].growth().window());
+    EXPECT_NEAR(runs[0][step].growth().growth_factor(), runs[1][step].growth().growth_factor(),
+                1e-12);
+    EXPECT_NEAR(runs[0][step].growth().decades(), runs[1][step].growth().decades(), 1e-10);
+  }
+}
+
 TEST(TrainerTest, ShadowClipsChangeNoBitOfTheTraining) {
   for (const Kind kind : kAllKinds) {
     for (const auto precision :
