@@ -252,7 +252,7 @@ void TraceRecorder::FinishGradients(const BatchLayout& layout, LayerTrace* trace
   double* const ratio = Array(kRatio);
   const auto valid = [&layout](int64_t t) { return layout.valid(t); };
   const auto go_on = [&layout](int64_t t) { return layout.valid(t + 1); };
-  // The roots of the sums over some rows of two values.
+  // The roots of the sums over some rows of two values. The ratios' place is free until they come.
   const auto norms = [&](Value first, Value second, int64_t count, auto rows, double* results) {
     const double* const a = OverRows(layout, first, count, rows, std::plus<>(), results);
     const double* const b = OverRows(layout, second, count, rows, std::plus<>(), ratio);
