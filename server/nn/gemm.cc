@@ -14,24 +14,35 @@ namespace {
 using internal::kColumnsMax;
 using internal::kDepthMax;
 using internal::kLeftTiles;
-using internal::kOuterDepthMax;
+using internal::kOuterTileRows;
 using internal::kTileRows;
 
 // Panels that a tile of few rows takes at once: it needs some eight sums to keep the multipliers
 // busy, however few its rows are.
 constexpr int PanelsOf(int rows) { return rows == 1 ? 4 : rows <= 3 ? 2 : 1; }
 
-// Equal blocks of at most `longest`, so that no thin one is left over.
-int64_t DepthBlock(int64_t depth, int64_t longest) {
-  const int64_t blocks = (depth + longest - 1) / longest;
+// Equal blocks of at most kDepthMax, so that no thin one is left over.
+int64_t DepthBlock(int64_t depth) {
+  const int64_t blocks = (depth + kDepthMax - 1) / kDepthMax;
   return blocks <= 1 ? depth : std::min(depth, ((depth + blocks - 1) / blocks + 7) / 8 * 8);
 }
 
 int64_t PanelsFor(int64_t outputs, int64_t panel) { return (outputs + panel - 1) / panel; }
 
+// What tiles are made of.
+enum class From {
+  kWeights,     // Rows, and packed weights that are near.
+  kFarWeights,  // Rows, and packed weights that are called for while others are multiplied.
+  kPacked,      // Two packed operands.
+};
+template <From kFrom>
+constexpr int64_t kRowsOf = kFrom == From::kPacked ? kOuterTileRows : kTileRows;
+
+constexpr int64_t kCacheLine = 64;
+
 // A tile: rows x panels * kPanel entries of c, each summed over one block of the depth.
-// a: [rows, depth] with a leading dimension, or packed as [depth, kTileRows].
-template <typename S, bool kPackedLeft>
+// a: [rows, depth] with a leading dimension, or packed as [depth, kOuterTileRows].
+template <typename S>
 struct TileWork {
   int64_t depth;
   const S* a;
@@ -43,13 +54,18 @@ struct TileWork {
   int64_t columns;  // Of c, at most panels * kPanel.
   Into into;
   const S* start;  // With kOverwrite: [columns], or null for zeros.
+  // Of far weights: those that are read next, and how many of them to call for at each step of the
+  // depth.
+  const S* ahead = nullptr;
+  int64_t ahead_step = 0;
 };
 
-template <typename S, int kRows, int kPanels, bool kPackedLeft>
-void Tile(const TileWork<S, kPackedLeft>& work) {
+template <typename S, int kRows, int kPanels, From kFrom>
+void Tile(const TileWork<S>& work) {
   using V = Vector<S>;
   constexpr int kVectors = 2 * kPanels;
   constexpr int64_t kLanes = kVectorSize<S>;
+  constexpr bool kPackedLeft = kFrom == From::kPacked;
   V sums[kRows][kVectors];
 #pragma GCC unroll 16
   for (int r = 0; r < kRows; ++r) {
@@ -60,6 +76,17 @@ void Tile(const TileWork<S, kPackedLeft>& work) {
   const S* b = work.b;
   const int64_t lda = work.lda;
   const int64_t panel_stride = work.panel_stride;
+  if constexpr (kPackedLeft) {
+#pragma GCC unroll 16
+    for (int r = 0; r < kRows; ++r) {
+#pragma GCC unroll 16
+      for (int64_t i = 0; i < kVectors * kVectorBytes; i += kCacheLine) {
+        __builtin_prefetch(work.c + r * work.ldc + i / static_cast<int64_t>(sizeof(S)));
+      }
+    }
+  }
+  const S* ahead = work.ahead;
+  const int64_t ahead_step = work.ahead_step;
   for (int64_t k = 0; k < work.depth; ++k) {
     V right[kVectors];
 #pragma GCC unroll 16
@@ -72,8 +99,12 @@ void Tile(const TileWork<S, kPackedLeft>& work) {
 #pragma GCC unroll 16
       for (int v = 0; v < kVectors; ++v) sums[r][v] += left * right[v];
     }
-    a += kPackedLeft ? kTileRows : 1;
+    a += kPackedLeft ? kOuterTileRows : 1;
     b += kPanel<S>;
+    if constexpr (kFrom == From::kFarWeights) {
+      __builtin_prefetch(ahead, 0, 2);  // To the second-level cache.
+      ahead += ahead_step;
+    }
   }
   if (work.columns == kVectors * kLanes) {
 #pragma GCC unroll 16
@@ -106,33 +137,41 @@ void Tile(const TileWork<S, kPackedLeft>& work) {
   }
 }
 
-template <typename S, bool kPackedLeft>
-using TileFunction = void (*)(const TileWork<S, kPackedLeft>&);
+template <typename S>
+using TileFunction = void (*)(const TileWork<S>&);
 
-// Tiles of 1 … kTileRows rows, with as many panels as PanelsOf says, or with one.
-template <typename S, bool kPackedLeft, bool kOnePanel, size_t... kIndex>
-constexpr auto MakeTiles(std::index_sequence<kIndex...>) {
-  return std::array<TileFunction<S, kPackedLeft>, sizeof...(kIndex)>{
-      Tile < S, static_cast<int>(kIndex) + 1,
-      kOnePanel ? 1 : PanelsOf(static_cast<int>(kIndex) + 1), kPackedLeft > ...};
+// Few rows use weights up as fast as they come: nothing is gained by calling for them.
+constexpr From ForRows(int rows, From from) {
+  return from == From::kFarWeights && rows <= 3 ? From::kWeights : from;
 }
-template <typename S, bool kPackedLeft, bool kOnePanel>
-constexpr auto kTiles = MakeTiles<S, kPackedLeft, kOnePanel>(std::make_index_sequence<kTileRows>());
+
+// Tiles of 1 … kRowsOf rows, with as many panels as PanelsOf says, or with one.
+template <typename S, From kFrom, bool kOnePanel, size_t... kIndex>
+constexpr auto MakeTiles(std::index_sequence<kIndex...>) {
+  return std::array<TileFunction<S>, sizeof...(kIndex)>{
+      Tile < S, static_cast<int>(kIndex) + 1,
+      kOnePanel ? 1 : PanelsOf(static_cast<int>(kIndex) + 1),
+      ForRows(static_cast<int>(kIndex) + 1, kFrom) > ...};
+}
+template <typename S, From kFrom, bool kOnePanel>
+constexpr auto kTiles = MakeTiles<S, kFrom, kOnePanel>(std::make_index_sequence<kRowsOf<kFrom>>());
 
 // Rows of tile number `tile` of `tiles` over `rows` rows: nearly equal ones.
 int64_t TileBegin(int64_t rows, int64_t tile, int64_t tiles) { return rows * tile / tiles; }
 
-// One block of panels [first, last) times the rows of a. Panel by panel, so that a panel stays in
-// the first-level cache for all rows.
-template <typename S, bool kPackedLeft>
-void MultiplyBlock(TileWork<S, kPackedLeft> work, const typename PackedMatrix<S>::Groups& groups,
-                   int64_t columns) {
+// One block of panels times the rows of a. Panel by panel, so that a panel stays in the first-level
+// cache for all rows. `next`: far weights that are read after it.
+template <typename S, From kFrom>
+void MultiplyBlock(TileWork<S> work, const typename PackedMatrix<S>::Groups& groups,
+                   int64_t columns, const S* next) {
+  constexpr bool kPackedLeft = kFrom == From::kPacked;
   const int64_t rows = groups.rows;
   const S* const a = work.a;
   S* const c = work.c;
   const S* const b = work.b;
   const S* const start = work.start;
-  const int64_t tiles = (rows + kTileRows - 1) / kTileRows;
+  constexpr int64_t kMost = kRowsOf<kFrom>;
+  const int64_t tiles = (rows + kMost - 1) / kMost;
   const int64_t wide = tiles == 1 ? PanelsOf(static_cast<int>(rows)) : 1;
   for (int64_t j = 0; j < columns;) {
     const bool one = columns - j < wide * kPanel<S>;
@@ -140,19 +179,23 @@ void MultiplyBlock(TileWork<S, kPackedLeft> work, const typename PackedMatrix<S>
     work.columns = std::min(width, columns - j);
     work.b = b + j / kPanel<S> * work.panel_stride;
     work.start = start == nullptr ? nullptr : start + j;
-    const TileFunction<S, kPackedLeft>* const functions =
-        one || wide == 1 ? kTiles<S, kPackedLeft, true>.data()
-                         : kTiles<S, kPackedLeft, false>.data();
+    const TileFunction<S>* const functions =
+        one || wide == 1 ? kTiles<S, kFrom, true>.data() : kTiles<S, kFrom, false>.data();
+    if constexpr (kFrom == From::kFarWeights) {
+      work.ahead = j + width < columns ? work.b + width / kPanel<S> * work.panel_stride : next;
+      work.ahead_step = kPanel<S> / (groups.count * tiles);
+    }
     for (int64_t group = 0; group < groups.count; ++group) {
       for (int64_t tile = 0; tile < tiles; ++tile) {
         // A packed left operand comes in whole tiles.
-        const int64_t first = kPackedLeft ? tile * kTileRows : TileBegin(rows, tile, tiles);
+        const int64_t first = kPackedLeft ? tile * kMost : TileBegin(rows, tile, tiles);
         const int64_t last =
-            kPackedLeft ? std::min(rows, first + kTileRows) : TileBegin(rows, tile + 1, tiles);
+            kPackedLeft ? std::min(rows, first + kMost) : TileBegin(rows, tile + 1, tiles);
         work.a = a + group * groups.x_stride +
-                 (kPackedLeft ? tile * kTileRows * work.depth : first * work.lda);
+                 (kPackedLeft ? tile * kMost * work.depth : first * work.lda);
         work.c = c + group * groups.c_stride + first * work.ldc + j;
         functions[last - first - 1](work);
+        if constexpr (kFrom == From::kFarWeights) work.ahead += work.ahead_step * work.depth;
       }
     }
     j += width;
@@ -208,7 +251,7 @@ void CopyPanel(const S* x, int64_t ld, int64_t columns, int64_t depth, S* panel)
 template <typename S, typename Body>
 void ForPanels(S* data, int64_t outputs, int64_t depth, Range range, Body&& body) {
   const int64_t panels = PanelsFor(outputs, kPanel<S>);
-  const int64_t depth_block = DepthBlock(depth, kDepthMax);
+  const int64_t depth_block = DepthBlock(depth);
   for (int64_t k = 0; k < depth; k += depth_block) {
     const int64_t kc = std::min(depth_block, depth - k);
     S* const block = data + k * panels * kPanel<S>;
@@ -250,13 +293,16 @@ void PackedMatrix<S>::MultiplyGroups(Range outputs, const Groups& groups, const 
   // So many rows of x that a block of them stays in the second-level cache.
   constexpr int64_t kRowsMax = 128;
   const int64_t panels = PanelsFor(outputs_, kPanel<S>);
-  const int64_t depth_block = DepthBlock(depth_, kDepthMax);
+  const int64_t depth_block = DepthBlock(depth_);
+  // What stays in the second-level cache, from one product to the next, is near.
+  constexpr int64_t kNearBytes = 256 << 10;
+  const bool far = outputs.size() * depth_ * static_cast<int64_t>(sizeof(S)) > kNearBytes;
   Groups part = groups;
   for (int64_t r = 0; r < groups.rows; r += kRowsMax) {
     part.rows = std::min(kRowsMax, groups.rows - r);
     for (int64_t k = 0; k < depth_; k += depth_block) {
       const int64_t kc = std::min(depth_block, depth_ - k);
-      TileWork<S, false> work;
+      TileWork<S> work;
       work.depth = kc;
       work.a = x + r * ldx + k;
       work.lda = ldx;
@@ -266,30 +312,42 @@ void PackedMatrix<S>::MultiplyGroups(Range outputs, const Groups& groups, const 
       work.ldc = ldc;
       work.into = k == 0 ? into : Into::kAdd;
       work.start = start;
-      MultiplyBlock<S, false>(work, part, outputs.size());
+      if (!far) {
+        MultiplyBlock<S, From::kWeights>(work, part, outputs.size(), nullptr);
+        continue;
+      }
+      const int64_t next = k + kc < depth_ ? k + kc : 0;
+      const S* const next_panels =
+          data_ + next * panels * kPanel<S> + outputs.begin * std::min(depth_block, depth_ - next);
+      MultiplyBlock<S, From::kFarWeights>(work, part, outputs.size(), next_panels);
     }
   }
 }
 
 namespace {
 
-// Packs `count` columns of g [depth, …] in tiles of [depth, kTileRows], the last filled up with
-// zeros, and adds their sums to `sums` unless it is null. Row by row: g's rows are far apart.
+// Packs `count` columns of g [depth, …] in tiles of [depth, kOuterTileRows], the last filled up
+// with zeros, and adds their sums to `sums` unless it is null. Row by row: g's rows are far apart.
 template <typename S>
 void PackLeft(const S* g, int64_t ldg, int64_t depth, int64_t count, S* to, S* sums) {
-  constexpr int64_t kLeftMax = kLeftTiles * kTileRows;
-  const int64_t whole = count / kTileRows;
-  const int64_t rest = count - whole * kTileRows;
+  constexpr int64_t kLeftMax = kLeftTiles * kOuterTileRows;
+  constexpr int64_t kRowsAhead = 8;
+  const int64_t whole = count / kOuterTileRows;
+  const int64_t rest = count - whole * kOuterTileRows;
   S part[kLeftMax] = {};
   for (int64_t k = 0; k < depth; ++k) {
     const S* const from = g + k * ldg;
-    S* tile = to + k * kTileRows;
-    for (int64_t i = 0; i < whole; ++i, tile += depth * kTileRows) {
-      std::memcpy(tile, from + i * kTileRows, kTileRows * sizeof(S));
+    const S* const later = g + std::min(k + kRowsAhead, depth - 1) * ldg;
+    for (int64_t i = 0; i < count; i += kCacheLine / static_cast<int64_t>(sizeof(S))) {
+      __builtin_prefetch(later + i);
+    }
+    S* tile = to + k * kOuterTileRows;
+    for (int64_t i = 0; i < whole; ++i, tile += depth * kOuterTileRows) {
+      std::memcpy(tile, from + i * kOuterTileRows, kOuterTileRows * sizeof(S));
     }
     if (rest > 0) {
-      std::copy_n(from + whole * kTileRows, rest, tile);
-      std::fill(tile + rest, tile + kTileRows, S(0));
+      std::copy_n(from + whole * kOuterTileRows, rest, tile);
+      std::fill(tile + rest, tile + kOuterTileRows, S(0));
     }
     if (sums != nullptr) {
       for (int64_t i = 0; i < count; ++i) part[i] += from[i];
@@ -336,7 +394,7 @@ namespace {
 template <typename S>
 void PackedProduct(const S* left, int64_t count, const S* right, int64_t depth,
                    const OuterTerm<S>& term, int64_t row, int64_t j, int64_t columns, Into into) {
-  TileWork<S, true> work;
+  TileWork<S> work;
   work.depth = depth;
   work.a = left;
   work.lda = 0;
@@ -346,7 +404,7 @@ void PackedProduct(const S* left, int64_t count, const S* right, int64_t depth,
   work.ldc = term.ldc;
   work.into = into;
   work.start = nullptr;
-  MultiplyBlock<S, true>(work, {1, count, 0, 0}, columns);
+  MultiplyBlock<S, From::kPacked>(work, {1, count, 0, 0}, columns, nullptr);
 }
 
 // Terms one after the other have at most kColumnsMax columns at a time: the pieces of all of them.
@@ -389,10 +447,10 @@ void OuterProducts(Range m, int64_t rows, const S* g, int64_t ldg,
   if (m.empty()) return;
   GRADWATCH_CHECK(rows > 0 || into == Into::kAdd);
   if (into == Into::kOverwrite && sums != nullptr) std::fill(sums + m.begin, sums + m.end, S(0));
-  constexpr int64_t kLeftMax = kLeftTiles * kTileRows;
+  constexpr int64_t kLeftMax = kLeftTiles * kOuterTileRows;
   S* const left = workspace;
-  S* const right = workspace + kLeftMax * kOuterDepthMax;
-  const int64_t depth_block = DepthBlock(rows, kOuterDepthMax);
+  S* const right = workspace + kLeftMax * kDepthMax;
+  const int64_t depth_block = DepthBlock(rows);
   ForPieces(terms, [&](absl::Span<const Piece> pieces) {
     for (int64_t d = 0; d < rows; d += depth_block) {
       const int64_t depth = std::min(depth_block, rows - d);

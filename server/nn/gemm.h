@@ -99,22 +99,23 @@ void AddColumnSums(int64_t rows, int64_t n, const S* g, int64_t ldg, S* sums);
 // --- details -------------------------------------------------------------------------------------
 
 namespace internal {
-constexpr int64_t kDepthMax = 256;  // Depth of a block: its panel stays in the first-level cache.
-constexpr int64_t kOuterDepthMax = 512;  // Of an outer product, whose target is read once a block.
-constexpr int64_t kColumnsMax = 256;     // Columns of x that are packed at a time.
-// Rows of c that one call of the kernel makes: as many as registers hold.
+constexpr int64_t kDepthMax = 256;    // Depth of a block: its panel stays in the first-level cache.
+constexpr int64_t kColumnsMax = 512;  // Columns of x that are packed at a time.
+// Rows of c that one call of the kernel makes: as many as registers hold; of packed weights also no
+// more than can be addressed, as each has a place of its own.
 constexpr int64_t kTileRows = kVectorBytes == 64 ? 8 : 6;
+constexpr int64_t kOuterTileRows = kVectorBytes == 64 ? 12 : 6;
 constexpr int64_t kLeftTiles = 12;  // Tiles of g that are packed at a time.
 }  // namespace internal
 
 // Rows of an outer product that are made together.
-constexpr int64_t kOuterStep = internal::kTileRows;
+constexpr int64_t kOuterStep = internal::kOuterTileRows;
 
 template <typename S>
 constexpr int64_t OuterProductWorkspace() {
   using namespace internal;
-  constexpr int64_t left = kLeftTiles * kTileRows * kOuterDepthMax;
-  constexpr int64_t right = (kColumnsMax + kPanel<S>)*kOuterDepthMax;
+  constexpr int64_t left = kLeftTiles * kOuterTileRows * kDepthMax;
+  constexpr int64_t right = (kColumnsMax + kPanel<S>)*kDepthMax;
   return (left + right + 15) / 16 * 16;
 }
 

@@ -253,14 +253,15 @@ TYPED_TEST(Gemm, GivesTheSameBitsForSeveralTermsAsForEachAlone) {
   constexpr int64_t kOutputs = 21;
   Buffer<S> workspace(OuterProductWorkspace<S>());
   const std::vector<S> g = Random<S>(kRows * kOutputs, 1);
-  for (const auto& [one, two] : {std::pair{256, 2},
-                                 {256, 64},
-                                 {300, 300},
+  constexpr int64_t kRoom = internal::kColumnsMax;
+  for (const auto& [one, two] : {std::pair{kRoom, int64_t{2}},
+                                 {kRoom, 64},
+                                 {kRoom / 2 + 44, kRoom / 2 + 44},
                                  {5, 7},
-                                 {1, 256},
-                                 {224, kPanel<S>},
-                                 {600, 1},
-                                 {256, kPanel<S> + 1}}) {
+                                 {1, kRoom},
+                                 {kRoom - 32, kPanel<S>},
+                                 {kRoom + 344, 1},
+                                 {kRoom, kPanel<S> + 1}}) {
     const std::vector<S> x1 = Random<S>(kRows * one, 2);
     const std::vector<S> x2 = Random<S>(kRows * two, 3);
     std::vector<S> together(static_cast<size_t>(kOutputs * (one + two)));
