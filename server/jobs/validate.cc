@@ -22,55 +22,79 @@ namespace {
 std::string Text(double value) { return absl::StrFormat("%.10g", value); }
 std::string Text(int64_t value) { return absl::StrCat(value); }
 
+// The path of a setting. It is put together only where something is wrong with the setting. What it
+// lies in, and the names, outlive it.
+class Field {
+ public:
+  Field(const char* path) : name_(path) {}         // NOLINT(google-explicit-constructor)
+  Field(absl::string_view path) : name_(path) {}   // NOLINT(google-explicit-constructor)
+  Field(const std::string& path) : name_(path) {}  // NOLINT(google-explicit-constructor)
+  Field(const Field& whole, absl::string_view name) : whole_(&whole), name_(name) {}
+  Field(const Field& list, int index) : whole_(&list), index_(index) {}
+
+  std::string path() const {
+    if (whole_ == nullptr) return std::string(name_);
+    if (index_ >= 0) return absl::StrCat(whole_->path(), "[", index_, "]");
+    return absl::StrCat(whole_->path(), ".", name_);
+  }
+
+ private:
+  const Field* whole_ = nullptr;
+  absl::string_view name_;
+  int index_ = -1;
+};
+
 // Collects what is wrong. Every check names its field, the value and what is allowed; NaN is in no
 // range.
 class Checker {
  public:
   explicit Checker(std::vector<FieldViolation>* violations) : violations_(violations) {}
 
-  void Add(absl::string_view field, absl::string_view description) {
-    violations_->push_back({std::string(field), std::string(description)});
+  void Add(const Field& field, absl::string_view description) {
+    violations_->push_back({field.path(), std::string(description)});
   }
 
-  void Whole(absl::string_view field, int64_t value, int64_t low, int64_t high) {
+  void Whole(const Field& field, int64_t value, int64_t low, int64_t high) {
     if (value >= low && value <= high) return;
     Refuse(field, Text(value), absl::StrCat(low, " to ", high));
   }
 
   // low <= value <= high
-  void Within(absl::string_view field, double value, double low, double high) {
+  void Within(const Field& field, double value, double low, double high) {
     if (value >= low && value <= high) return;
     Refuse(field, Text(value), absl::StrCat(Text(low), " to ", Text(high)));
   }
 
   // low < value <= high
-  void Above(absl::string_view field, double value, double low, double high) {
+  void Above(const Field& field, double value, double low, double high) {
     if (value > low && value <= high) return;
     Refuse(field, Text(value), absl::StrCat("above ", Text(low), ", at most ", Text(high)));
   }
 
   // low <= value < high
-  void Below(absl::string_view field, double value, double low, double high) {
+  void Below(const Field& field, double value, double low, double high) {
     if (value >= low && value < high) return;
     Refuse(field, Text(value), absl::StrCat("at least ", Text(low), ", below ", Text(high)));
   }
 
-  void Finite(absl::string_view field, double value) {
+  void Finite(const Field& field, double value) {
     if (!std::isfinite(value)) Refuse(field, Text(value), "finite numbers");
   }
 
   // A value of a proto3 enum: one that the schema knows, and not the one that means unspecified.
-  void Enum(absl::string_view field, int value, const google::protobuf::EnumDescriptor& type) {
-    if (value != 0 && type.FindValueByNumber(value) != nullptr) return;
+  template <typename E>
+  void Enum(const Field& field, E value, bool (*is_valid)(int)) {
+    if (value != 0 && is_valid(value)) return;
+    const google::protobuf::EnumDescriptor& type = *google::protobuf::GetEnumDescriptor<E>();
     std::string allowed;
     for (int i = 0; i < type.value_count(); ++i) {
       if (type.value(i)->number() == 0) continue;
       absl::StrAppend(&allowed, allowed.empty() ? "" : ", ", type.value(i)->name());
     }
-    Refuse(field, absl::StrCat(value), allowed);
+    Refuse(field, absl::StrCat(static_cast<int>(value)), allowed);
   }
 
-  void Refuse(absl::string_view field, absl::string_view value, absl::string_view allowed) {
+  void Refuse(const Field& field, absl::string_view value, absl::string_view allowed) {
     Add(field, absl::StrCat(value, " is not allowed; allowed: ", allowed));
   }
 
@@ -121,24 +145,24 @@ void CheckLabels(const v1::Job& job, Checker* check) {
 // --- The task.
 
 template <typename T>
-void CheckLengths(const T& task, const std::string& field, int64_t low, Checker* check) {
-  check->Whole(field + ".time_steps", task.time_steps(), low, kTimeStepsMax);
+void CheckLengths(const T& task, const Field& field, int64_t low, Checker* check) {
+  check->Whole({field, "time_steps"}, task.time_steps(), low, kTimeStepsMax);
   // Its default, or as bad as the length itself: one complaint is enough.
   if (task.time_steps_min() == task.time_steps()) return;
   const int64_t high = std::clamp<int64_t>(task.time_steps(), low, kTimeStepsMax);
-  check->Whole(field + ".time_steps_min", task.time_steps_min(), low, high);
+  check->Whole({field, "time_steps_min"}, task.time_steps_min(), low, high);
 }
 
-void CheckDatasetName(const std::string& name, const std::string& field, Checker* check) {
+void CheckDatasetName(const std::string& name, const Field& field, Checker* check) {
   if (name.empty()) {
     check->Add(field, "is required: the name of an uploaded data set, as datasets/{id}");
-  } else if (const auto id = IdOf(name, "datasets", field); !id.ok()) {
+  } else if (const auto id = IdOf(name, "datasets", field.path()); !id.ok()) {
     check->Add(field, FieldViolationsOf(id.status()).front().description);
   }
 }
 
 void CheckColumns(const google::protobuf::RepeatedPtrField<std::string>& columns,
-                  const std::string& field, Checker* check) {
+                  const Field& field, Checker* check) {
   if (columns.size() > kColumnsNamedMax) {
     check->Add(field, absl::StrCat("names ", columns.size(), " columns; at most ", kColumnsNamedMax,
                                    " are allowed"));
@@ -147,27 +171,26 @@ void CheckColumns(const google::protobuf::RepeatedPtrField<std::string>& columns
   std::set<std::string> seen;
   for (int i = 0; i < columns.size(); ++i) {
     if (!seen.insert(columns[i]).second) {
-      check->Add(absl::StrCat(field, "[", i, "]"),
-                 absl::StrCat(Quoted(columns[i]), " is named twice"));
+      check->Add({field, i}, absl::StrCat(Quoted(columns[i]), " is named twice"));
     }
   }
 }
 
 void CheckForecast(const v1::ForecastTask& task, Checker* check) {
-  const std::string field = "task.forecast";
-  CheckDatasetName(task.dataset(), field + ".dataset", check);
+  const Field field = "task.forecast";
+  CheckDatasetName(task.dataset(), {field, "dataset"}, check);
   if (task.target_columns().empty()) {
-    check->Add(field + ".target_columns", "is required: at least one column of the table");
+    check->Add({field, "target_columns"}, "is required: at least one column of the table");
   }
-  CheckColumns(task.target_columns(), field + ".target_columns", check);
+  CheckColumns(task.target_columns(), {field, "target_columns"}, check);
   // The default is the target columns, which were checked already.
   const bool same = std::equal(task.input_columns().begin(), task.input_columns().end(),
                                task.target_columns().begin(), task.target_columns().end());
-  if (!same) CheckColumns(task.input_columns(), field + ".input_columns", check);
-  check->Whole(field + ".time_steps", task.time_steps(), 1, kTimeStepsMax);
-  check->Whole(field + ".horizon", task.horizon(), 1, kTimeStepsMax);
-  check->Within(field + ".held_out_share", task.held_out_share(), 0.01, 0.9);
-  check->Whole(field + ".warmup_time_steps", task.warmup_time_steps(), 0,
+  if (!same) CheckColumns(task.input_columns(), {field, "input_columns"}, check);
+  check->Whole({field, "time_steps"}, task.time_steps(), 1, kTimeStepsMax);
+  check->Whole({field, "horizon"}, task.horizon(), 1, kTimeStepsMax);
+  check->Within({field, "held_out_share"}, task.held_out_share(), 0.01, 0.9);
+  check->Whole({field, "warmup_time_steps"}, task.warmup_time_steps(), 0,
                std::clamp(task.time_steps(), 1, kTimeStepsMax) - 1);
 }
 
@@ -223,30 +246,30 @@ int64_t TimeStepsOf(const v1::Task& task) {
 
 enum class TensorKind { kWeights, kRecurrent, kBias };
 
-void CheckInitializer(const v1::Initializer& initializer, const std::string& field, TensorKind kind,
+void CheckInitializer(const v1::Initializer& initializer, const Field& field, TensorKind kind,
                       Checker* check) {
   switch (initializer.kind_case()) {
     case v1::Initializer::kUniform:
       if (!initializer.uniform()) {
-        check->Refuse(field + ".uniform", "false", "true, or another kind");
+        check->Refuse({field, "uniform"}, "false", "true, or another kind");
       }
       return;
     case v1::Initializer::kOrthogonalGain:
       if (kind == TensorKind::kBias) {
-        return check->Add(field + ".orthogonal_gain", "is not allowed for biases");
+        return check->Add({field, "orthogonal_gain"}, "is not allowed for biases");
       }
-      return check->Above(field + ".orthogonal_gain", initializer.orthogonal_gain(), 0, kGainMax);
+      return check->Above({field, "orthogonal_gain"}, initializer.orthogonal_gain(), 0, kGainMax);
     case v1::Initializer::kIdentityScale:
       if (kind != TensorKind::kRecurrent) {
-        return check->Add(field + ".identity_scale",
+        return check->Add({field, "identity_scale"},
                           "is only allowed in model.initialization.recurrent_weights");
       }
-      return check->Finite(field + ".identity_scale", initializer.identity_scale());
+      return check->Finite({field, "identity_scale"}, initializer.identity_scale());
     case v1::Initializer::kNormalDeviation:
-      return check->Within(field + ".normal_deviation", initializer.normal_deviation(), 0,
+      return check->Within({field, "normal_deviation"}, initializer.normal_deviation(), 0,
                            kGainMax);
     case v1::Initializer::kConstant:
-      return check->Finite(field + ".constant", initializer.constant());
+      return check->Finite({field, "constant"}, initializer.constant());
     case v1::Initializer::KIND_NOT_SET:
       return check->Add(field, "exactly one kind of initializer is required");
   }
@@ -254,10 +277,10 @@ void CheckInitializer(const v1::Initializer& initializer, const std::string& fie
 
 void CheckInitialization(const v1::Model& model, Checker* check) {
   const v1::Initialization& init = model.initialization();
-  const std::string field = "model.initialization.";
+  const Field field = "model.initialization";
   const auto one = [&](bool present, const v1::Initializer& initializer, const char* name,
                        TensorKind kind) {
-    if (present) CheckInitializer(initializer, field + name, kind, check);
+    if (present) CheckInitializer(initializer, {field, name}, kind, check);
   };
   one(init.has_input_weights(), init.input_weights(), "input_weights", TensorKind::kWeights);
   one(init.has_recurrent_weights(), init.recurrent_weights(), "recurrent_weights",
@@ -268,16 +291,16 @@ void CheckInitialization(const v1::Model& model, Checker* check) {
   one(init.has_embedding(), init.embedding(), "embedding", TensorKind::kWeights);
   if (!init.has_forget_gate_bias()) return;
   if (model.cell() != v1::Model::CELL_LSTM) {
-    check->Add(field + "forget_gate_bias", "is only allowed with model.cell CELL_LSTM");
+    check->Add({field, "forget_gate_bias"}, "is only allowed with model.cell CELL_LSTM");
   }
-  check->Finite(field + "forget_gate_bias", init.forget_gate_bias());
+  check->Finite({field, "forget_gate_bias"}, init.forget_gate_bias());
 }
 
 void CheckModel(const v1::Model& model, Checker* check) {
-  check->Enum("model.cell", model.cell(), *v1::Model::Cell_descriptor());
+  check->Enum("model.cell", model.cell(), v1::Model::Cell_IsValid);
   check->Whole("model.layers", model.layers(), 1, kLayersMax);
   check->Whole("model.hidden_units", model.hidden_units(), 1, kHiddenUnitsMax);
-  check->Enum("model.token_input", model.token_input(), *v1::Model::TokenInput_descriptor());
+  check->Enum("model.token_input", model.token_input(), v1::Model::TokenInput_IsValid);
   if (model.token_input() == v1::Model::TOKEN_INPUT_EMBEDDING) {
     check->Whole("model.embedding_width", model.embedding_width(), 1, kEmbeddingWidthMax);
   } else if (model.has_embedding_width()) {
@@ -313,17 +336,17 @@ void CheckOptimizer(const v1::Job& job, Checker* check) {
   }
 }
 
-void CheckValueClip(const v1::ValueClip& clip, const std::string& field, Checker* check) {
+void CheckValueClip(const v1::ValueClip& clip, const Field& field, Checker* check) {
   if (!clip.has_minimum() && !clip.has_maximum()) {
     check->Add(field, "needs a minimum, a maximum or both");
   }
   const bool minimum_ok = std::isfinite(clip.minimum()) && clip.minimum() <= 0.0;
   const bool maximum_ok = std::isfinite(clip.maximum()) && clip.maximum() >= 0.0;
   if (!minimum_ok) {
-    check->Refuse(field + ".minimum", Text(clip.minimum()), "finite numbers, at most 0");
+    check->Refuse({field, "minimum"}, Text(clip.minimum()), "finite numbers, at most 0");
   }
   if (!maximum_ok) {
-    check->Refuse(field + ".maximum", Text(clip.maximum()), "finite numbers, at least 0");
+    check->Refuse({field, "maximum"}, Text(clip.maximum()), "finite numbers, at least 0");
   }
   if (clip.has_minimum() && clip.has_maximum() && clip.minimum() == 0.0 && clip.maximum() == 0.0) {
     check->Add(field,
@@ -333,18 +356,18 @@ void CheckValueClip(const v1::ValueClip& clip, const std::string& field, Checker
 }
 
 template <typename Clip>
-void CheckNormClip(const Clip& clip, const std::string& field, Checker* check) {
+void CheckNormClip(const Clip& clip, const Field& field, Checker* check) {
   if (!clip.has_max_norm()) {
-    check->Add(field + ".max_norm", "is required: a finite number above 0");
+    check->Add({field, "max_norm"}, "is required: a finite number above 0");
   } else if (!std::isfinite(clip.max_norm()) || clip.max_norm() <= 0.0) {
-    check->Refuse(field + ".max_norm", Text(clip.max_norm()), "finite numbers above 0");
+    check->Refuse({field, "max_norm"}, Text(clip.max_norm()), "finite numbers above 0");
   }
-  check->Enum(field + ".order", clip.order(), *v1::NormOrder_descriptor());
-  check->Enum(field + ".convention", clip.convention(), *v1::NormConvention_descriptor());
+  check->Enum({field, "order"}, clip.order(), v1::NormOrder_IsValid);
+  check->Enum({field, "convention"}, clip.convention(), v1::NormConvention_IsValid);
 }
 
 void CheckPolicies(const google::protobuf::RepeatedPtrField<v1::ClipPolicy>& policies,
-                   const std::string& name, Checker* check) {
+                   const Field& name, Checker* check) {
   if (policies.size() > kPoliciesMax) {
     check->Add(name, absl::StrCat("has ", policies.size(), " policies; at most ", kPoliciesMax,
                                   " are allowed"));
@@ -352,16 +375,16 @@ void CheckPolicies(const google::protobuf::RepeatedPtrField<v1::ClipPolicy>& pol
   }
   for (int i = 0; i < policies.size(); ++i) {
     const v1::ClipPolicy& policy = policies[i];
-    const std::string field = absl::StrCat(name, "[", i, "]");
+    const Field field(name, i);
     switch (policy.kind_case()) {
       case v1::ClipPolicy::kValue:
-        CheckValueClip(policy.value(), field + ".value", check);
+        CheckValueClip(policy.value(), {field, "value"}, check);
         break;
       case v1::ClipPolicy::kParameterNorm:
-        CheckNormClip(policy.parameter_norm(), field + ".parameter_norm", check);
+        CheckNormClip(policy.parameter_norm(), {field, "parameter_norm"}, check);
         break;
       case v1::ClipPolicy::kGlobalNorm:
-        CheckNormClip(policy.global_norm(), field + ".global_norm", check);
+        CheckNormClip(policy.global_norm(), {field, "global_norm"}, check);
         break;
       case v1::ClipPolicy::KIND_NOT_SET:
         check->Add(field, "exactly one of value, parameter_norm and global_norm is required");
@@ -379,13 +402,13 @@ void CheckTraining(const v1::Job& job, Checker* check) {
     check->Whole("training.truncation", training.truncation(), 1,
                  std::clamp<int64_t>(time_steps, 1, kTimeStepsMax));
   }
-  check->Enum("training.precision", training.precision(), *v1::Training::Precision_descriptor());
+  check->Enum("training.precision", training.precision(), v1::Training::Precision_IsValid);
   check->Whole("training.non_finite.consecutive_max", training.non_finite().consecutive_max(), 1,
                kConsecutiveMax);
 }
 
 // 0 turns it off.
-void CheckBadFactor(absl::string_view field, double value, Checker* check) {
+void CheckBadFactor(const Field& field, double value, Checker* check) {
   constexpr double kLow = 1.5;
   constexpr double kHigh = 1e6;
   if (value == 0.0 || (value >= kLow && value <= kHigh)) return;
@@ -489,7 +512,7 @@ void CheckJobSettings(const v1::Job& job, std::vector<FieldViolation>* violation
   if (job.has_fault_injection()) CheckFaults(job, &check);
   check.Whole("evaluation.every_steps", job.evaluation().every_steps(), 0, kStepLimitMax);
   check.Whole("evaluation.examples", job.evaluation().examples(), 1, kExamplesMax);
-  check.Enum("statistics_level", job.statistics_level(), *v1::StatisticsLevel_descriptor());
+  check.Enum("statistics_level", job.statistics_level(), v1::StatisticsLevel_IsValid);
   CheckDiagnostics(job, &check);
   std::vector<alerts::SettingsProblem> problems;
   alerts::CheckRuleSettings(job.rules(), "rules", &problems);

@@ -53,7 +53,8 @@ constexpr int64_t kOlderCheckpointsApart = 4;
 
 // Never more than the machine has.
 int ThreadsUsefulOf(const nn::NetworkConfig& config, const data::TaskShape& shape) {
-  const auto cores = static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
+  // A system call, and every check of a job comes here.
+  static const auto cores = static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
   return std::min(cores, nn::ThreadsUsefulOf(config, shape.rows_max, shape.time_steps));
 }
 
