@@ -26,9 +26,9 @@ std::string Text(int64_t value) { return absl::StrCat(value); }
 // lies in, and the names, outlive it.
 class Field {
  public:
-  Field(const char* path) : name_(path) {}         // NOLINT(google-explicit-constructor)
-  Field(absl::string_view path) : name_(path) {}   // NOLINT(google-explicit-constructor)
-  Field(const std::string& path) : name_(path) {}  // NOLINT(google-explicit-constructor)
+  Field(const char* path) : name_(path) {}
+  Field(absl::string_view path) : name_(path) {}
+  Field(const std::string& path) : name_(path) {}
   Field(const Field& whole, absl::string_view name) : whole_(&whole), name_(name) {}
   Field(const Field& list, int index) : whole_(&list), index_(index) {}
 

@@ -29,10 +29,11 @@ struct Shape {
 
 // 0, 1, odd sizes, sizes around vectors, panels and tiles of every CPU level, and sizes beyond each
 // block.
-const Shape kShapes[] = {{1, 1, 1},     {1, 7, 3},    {2, 24, 8},   {5, 25, 9},      {7, 48, 33},
-                         {3, 241, 17},  {4, 31, 289}, {513, 20, 5}, {520, 260, 300}, {2, 500, 700},
-                         {1, 128, 32},  {1, 65, 64},  {8, 32, 16},  {9, 33, 17},     {12, 64, 256},
-                         {13, 63, 257}, {6, 16, 1},   {0, 5, 5},    {3, 96, 513},    {15, 15, 15}};
+const Shape kShapes[] = {{1, 1, 1},      {1, 7, 3},    {2, 24, 8},   {5, 25, 9},      {7, 48, 33},
+                         {3, 241, 17},   {4, 31, 289}, {513, 20, 5}, {520, 260, 300}, {2, 500, 700},
+                         {1, 128, 32},   {1, 65, 64},  {8, 32, 16},  {9, 33, 17},     {12, 64, 256},
+                         {13, 63, 257},  {6, 16, 1},   {0, 5, 5},    {3, 96, 513},    {15, 15, 15},
+                         {13, 600, 257}, {5, 300, 513}};
 
 // The sum of `depth` products of standard normals is off by about depth * epsilon at most; in a
 // short one a single product of 20 may stand, rounded up to three times where nothing is fused.
