@@ -30,13 +30,13 @@ int64_t DepthBlock(int64_t depth) {
 int64_t PanelsFor(int64_t outputs, int64_t panel) { return (outputs + panel - 1) / panel; }
 
 // What tiles are made of.
-enum class From {
+enum class Operands {
   kWeights,     // Rows, and packed weights that are near.
   kFarWeights,  // Rows, and packed weights that are called for while others are multiplied.
   kPacked,      // Two packed operands.
 };
-template <From kFrom>
-constexpr int64_t kRowsOf = kFrom == From::kPacked ? kOuterTileRows : kTileRows;
+template <Operands kOf>
+constexpr int64_t kRowsOf = kOf == Operands::kPacked ? kOuterTileRows : kTileRows;
 
 constexpr int64_t kCacheLine = 64;
 
@@ -55,17 +55,17 @@ struct TileWork {
   Into into;
   const S* start;  // With kOverwrite: [columns], or null for zeros.
   // Of far weights: those that are read next, and how many of them to call for at each step of the
-  // depth.
+  // depth. Nothing is read by that.
   const S* ahead = nullptr;
   int64_t ahead_step = 0;
 };
 
-template <typename S, int kRows, int kPanels, From kFrom>
+template <typename S, int kRows, int kPanels, Operands kOf>
 void Tile(const TileWork<S>& work) {
   using V = Vector<S>;
   constexpr int kVectors = 2 * kPanels;
   constexpr int64_t kLanes = kVectorSize<S>;
-  constexpr bool kPackedLeft = kFrom == From::kPacked;
+  constexpr bool kPackedLeft = kOf == Operands::kPacked;
   V sums[kRows][kVectors];
 #pragma GCC unroll 16
   for (int r = 0; r < kRows; ++r) {
@@ -101,7 +101,7 @@ void Tile(const TileWork<S>& work) {
     }
     a += kPackedLeft ? kOuterTileRows : 1;
     b += kPanel<S>;
-    if constexpr (kFrom == From::kFarWeights) {
+    if constexpr (kOf == Operands::kFarWeights) {
       __builtin_prefetch(ahead, 0, 2);  // To the second-level cache.
       ahead += ahead_step;
     }
@@ -141,36 +141,36 @@ template <typename S>
 using TileFunction = void (*)(const TileWork<S>&);
 
 // Few rows use weights up as fast as they come: nothing is gained by calling for them.
-constexpr From ForRows(int rows, From from) {
-  return from == From::kFarWeights && rows <= 3 ? From::kWeights : from;
+constexpr Operands ForRows(int rows, Operands of) {
+  return of == Operands::kFarWeights && rows <= 3 ? Operands::kWeights : of;
 }
 
 // Tiles of 1 … kRowsOf rows, with as many panels as PanelsOf says, or with one.
-template <typename S, From kFrom, bool kOnePanel, size_t... kIndex>
+template <typename S, Operands kOf, bool kOnePanel, size_t... kIndex>
 constexpr auto MakeTiles(std::index_sequence<kIndex...>) {
   return std::array<TileFunction<S>, sizeof...(kIndex)>{
       Tile < S, static_cast<int>(kIndex) + 1,
       kOnePanel ? 1 : PanelsOf(static_cast<int>(kIndex) + 1),
-      ForRows(static_cast<int>(kIndex) + 1, kFrom) > ...};
+      ForRows(static_cast<int>(kIndex) + 1, kOf) > ...};
 }
-template <typename S, From kFrom, bool kOnePanel>
-constexpr auto kTiles = MakeTiles<S, kFrom, kOnePanel>(std::make_index_sequence<kRowsOf<kFrom>>());
+template <typename S, Operands kOf, bool kOnePanel>
+constexpr auto kTiles = MakeTiles<S, kOf, kOnePanel>(std::make_index_sequence<kRowsOf<kOf>>());
 
 // Rows of tile number `tile` of `tiles` over `rows` rows: nearly equal ones.
 int64_t TileBegin(int64_t rows, int64_t tile, int64_t tiles) { return rows * tile / tiles; }
 
 // One block of panels times the rows of a. Panel by panel, so that a panel stays in the first-level
 // cache for all rows. `next`: far weights that are read after it.
-template <typename S, From kFrom>
+template <typename S, Operands kOf>
 void MultiplyBlock(TileWork<S> work, const typename PackedMatrix<S>::Groups& groups,
                    int64_t columns, const S* next) {
-  constexpr bool kPackedLeft = kFrom == From::kPacked;
+  constexpr bool kPackedLeft = kOf == Operands::kPacked;
   const int64_t rows = groups.rows;
   const S* const a = work.a;
   S* const c = work.c;
   const S* const b = work.b;
   const S* const start = work.start;
-  constexpr int64_t kMost = kRowsOf<kFrom>;
+  constexpr int64_t kMost = kRowsOf<kOf>;
   const int64_t tiles = (rows + kMost - 1) / kMost;
   const int64_t wide = tiles == 1 ? PanelsOf(static_cast<int>(rows)) : 1;
   for (int64_t j = 0; j < columns;) {
@@ -180,8 +180,8 @@ void MultiplyBlock(TileWork<S> work, const typename PackedMatrix<S>::Groups& gro
     work.b = b + j / kPanel<S> * work.panel_stride;
     work.start = start == nullptr ? nullptr : start + j;
     const TileFunction<S>* const functions =
-        one || wide == 1 ? kTiles<S, kFrom, true>.data() : kTiles<S, kFrom, false>.data();
-    if constexpr (kFrom == From::kFarWeights) {
+        one || wide == 1 ? kTiles<S, kOf, true>.data() : kTiles<S, kOf, false>.data();
+    if constexpr (kOf == Operands::kFarWeights) {
       work.ahead = j + width < columns ? work.b + width / kPanel<S> * work.panel_stride : next;
       work.ahead_step = kPanel<S> / (groups.count * tiles);
     }
@@ -195,7 +195,7 @@ void MultiplyBlock(TileWork<S> work, const typename PackedMatrix<S>::Groups& gro
                  (kPackedLeft ? tile * kMost * work.depth : first * work.lda);
         work.c = c + group * groups.c_stride + first * work.ldc + j;
         functions[last - first - 1](work);
-        if constexpr (kFrom == From::kFarWeights) work.ahead += work.ahead_step * work.depth;
+        if constexpr (kOf == Operands::kFarWeights) work.ahead += work.ahead_step * work.depth;
       }
     }
     j += width;
@@ -313,13 +313,13 @@ void PackedMatrix<S>::MultiplyGroups(Range outputs, const Groups& groups, const 
       work.into = k == 0 ? into : Into::kAdd;
       work.start = start;
       if (!far) {
-        MultiplyBlock<S, From::kWeights>(work, part, outputs.size(), nullptr);
+        MultiplyBlock<S, Operands::kWeights>(work, part, outputs.size(), nullptr);
         continue;
       }
       const int64_t next = k + kc < depth_ ? k + kc : 0;
       const S* const next_panels =
           data_ + next * panels * kPanel<S> + outputs.begin * std::min(depth_block, depth_ - next);
-      MultiplyBlock<S, From::kFarWeights>(work, part, outputs.size(), next_panels);
+      MultiplyBlock<S, Operands::kFarWeights>(work, part, outputs.size(), next_panels);
     }
   }
 }
@@ -404,7 +404,7 @@ void PackedProduct(const S* left, int64_t count, const S* right, int64_t depth,
   work.ldc = term.ldc;
   work.into = into;
   work.start = nullptr;
-  MultiplyBlock<S, From::kPacked>(work, {1, count, 0, 0}, columns, nullptr);
+  MultiplyBlock<S, Operands::kPacked>(work, {1, count, 0, 0}, columns, nullptr);
 }
 
 // Terms one after the other have at most kColumnsMax columns at a time: the pieces of all of them.

@@ -951,6 +951,36 @@ TEST(EstimateMemoryBytesTest, CountsWhatATrainerTakes) {
   }
 }
 
+// README.md, 'Memory of a job', for float32, Adam, one layer, one thread and a loss at the last
+// step.
+TEST(EstimateMemoryBytesTest, IsWithinATenthOfTheFormulaInTheReadme) {
+  struct Row {
+    v1::Model::Cell cell;
+    double gates;
+    double per_unit;  // K.
+  };
+  for (const Row& row : {Row{v1::Model::CELL_LSTM, 4, 7}, Row{v1::Model::CELL_GRU, 3, 5},
+                         Row{v1::Model::CELL_RNN_TANH, 1, 2}}) {
+    for (const int hidden : {8, 32, 64}) {
+      TestJob made = MakeJob(Kind::kAdding);
+      made.job.mutable_model()->set_cell(row.cell);
+      made.job.mutable_model()->set_hidden_units(hidden);
+      made.job.mutable_training()->set_batch_size(1);
+      constexpr double kPositions = 10;
+      constexpr double kWidth = 2;
+      const double h = hidden;
+      const double weights = row.gates * h * (h + kWidth + 2) + h + 1;
+
+      const double formula = 4 * (4 * weights + row.per_unit * kPositions * h +
+                                  kPositions * kWidth + row.gates * h * (h + kWidth)) +
+                             8 * kPositions * (8 + kWidth) + 0.7e6;
+
+      EXPECT_NEAR(static_cast<double>(EstimateMemoryBytes(made.job, nullptr)) / formula, 1.0, 0.1)
+          << row.gates << " gates, " << hidden << " units";
+    }
+  }
+}
+
 TEST(EstimateMemoryBytesTest, IsZeroForATaskThatCannotBe) {
   TestJob made = MakeJob(Kind::kAdding);
   made.job.mutable_task()->mutable_adding()->set_time_steps(0);
