@@ -76,7 +76,7 @@ void Tile(const TileWork<S>& work) {
   const S* b = work.b;
   const int64_t lda = work.lda;
   const int64_t panel_stride = work.panel_stride;
-  if constexpr (kPackedLeft) {
+  if constexpr (kPackedLeft || kRows > 3) {  // What the tile is added to, or written to.
 #pragma GCC unroll 16
     for (int r = 0; r < kRows; ++r) {
 #pragma GCC unroll 16
@@ -87,6 +87,8 @@ void Tile(const TileWork<S>& work) {
   }
   const S* ahead = work.ahead;
   const int64_t ahead_step = work.ahead_step;
+  // Counting takes up places that multiplications could have, most where two threads share a core.
+#pragma GCC unroll 8
   for (int64_t k = 0; k < work.depth; ++k) {
     V right[kVectors];
 #pragma GCC unroll 16
@@ -123,8 +125,10 @@ void Tile(const TileWork<S>& work) {
     }
     return;
   }
+#pragma GCC unroll 16
   for (int r = 0; r < kRows; ++r) {
     S row[kVectors * kLanes];
+#pragma GCC unroll 16
     for (int v = 0; v < kVectors; ++v) StoreVector<S>(sums[r][v], row + v * kLanes);
     S* const c = work.c + r * work.ldc;
     for (int64_t j = 0; j < work.columns; ++j) {
@@ -159,8 +163,8 @@ constexpr auto kTiles = MakeTiles<S, kOf, kOnePanel>(std::make_index_sequence<kR
 // Rows of tile number `tile` of `tiles` over `rows` rows: nearly equal ones.
 int64_t TileBegin(int64_t rows, int64_t tile, int64_t tiles) { return rows * tile / tiles; }
 
-// One block of panels times the rows of a. Panel by panel, so that a panel stays in the first-level
-// cache for all rows. `next`: far weights that are read after it.
+// One block of the depth times the rows of a: few panels at a time for all rows, so that they stay
+// in the first-level cache, or near it. `next`: far weights that are read after it.
 template <typename S, Operands kOf>
 void MultiplyBlock(TileWork<S> work, const typename PackedMatrix<S>::Groups& groups,
                    int64_t columns, const S* next) {
@@ -173,16 +177,21 @@ void MultiplyBlock(TileWork<S> work, const typename PackedMatrix<S>::Groups& gro
   constexpr int64_t kMost = kRowsOf<kOf>;
   const int64_t tiles = (rows + kMost - 1) / kMost;
   const int64_t wide = tiles == 1 ? PanelsOf(static_cast<int>(rows)) : 1;
+  // Some panels in turn for each tile of rows, so that it writes more than a cache line of a row
+  // before it goes on to the next: the target is mostly far, and memory likes what lies together.
+  constexpr int64_t kBlockBytes = 32 << 10;
+  const int64_t panel_bytes = work.panel_stride * static_cast<int64_t>(sizeof(S));
+  const int64_t block = wide > 1 || kPackedLeft
+                            ? wide * kPanel<S>
+                            : std::max(int64_t{1}, kBlockBytes / panel_bytes) * kPanel<S>;
   for (int64_t j = 0; j < columns;) {
     const bool one = columns - j < wide * kPanel<S>;
     const int64_t width = one ? kPanel<S> : wide * kPanel<S>;
-    work.columns = std::min(width, columns - j);
-    work.b = b + j / kPanel<S> * work.panel_stride;
-    work.start = start == nullptr ? nullptr : start + j;
+    const int64_t end = j + std::min(one ? width : block, PanelsFor(columns - j, width) * width);
     const TileFunction<S>* const functions =
         one || wide == 1 ? kTiles<S, kOf, true>.data() : kTiles<S, kOf, false>.data();
     if constexpr (kOf == Operands::kFarWeights) {
-      work.ahead = j + width < columns ? work.b + width / kPanel<S> * work.panel_stride : next;
+      work.ahead = end < columns ? b + end / kPanel<S> * work.panel_stride : next;
       work.ahead_step = kPanel<S> / (groups.count * tiles);
     }
     for (int64_t group = 0; group < groups.count; ++group) {
@@ -193,12 +202,18 @@ void MultiplyBlock(TileWork<S> work, const typename PackedMatrix<S>::Groups& gro
             kPackedLeft ? std::min(rows, first + kMost) : TileBegin(rows, tile + 1, tiles);
         work.a = a + group * groups.x_stride +
                  (kPackedLeft ? tile * kMost * work.depth : first * work.lda);
-        work.c = c + group * groups.c_stride + first * work.ldc + j;
-        functions[last - first - 1](work);
-        if constexpr (kOf == Operands::kFarWeights) work.ahead += work.ahead_step * work.depth;
+        S* const c_row = c + group * groups.c_stride + first * work.ldc;
+        for (int64_t column = j; column < end; column += width) {
+          work.columns = std::min(width, columns - column);
+          work.b = b + column / kPanel<S> * work.panel_stride;
+          work.start = start == nullptr ? nullptr : start + column;
+          work.c = c_row + column;
+          functions[last - first - 1](work);
+          if constexpr (kOf == Operands::kFarWeights) work.ahead += work.ahead_step * work.depth;
+        }
       }
     }
-    j += width;
+    j = end;
   }
 }
 
