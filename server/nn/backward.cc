@@ -41,7 +41,7 @@ void Network<S>::Impl::BackwardReadout(int member) {
   const OuterTerm<S> term = {hidden_, ReadoutInput(), hidden_, gradients_.data() + readout_weight_,
                              hidden_};
   OuterProducts<S>(Part(member, outputs, kOuterStep), Readouts(), gradient, outputs, {&term, 1},
-                   Into::kOverwrite, gradients_.data() + readout_bias_, Workspace(member));
+                   Into::kOverwrite, {.all = gradients_.data() + readout_bias_}, Workspace(member));
   Barrier();
   const Range part = Part(member, Readouts());
   ReadoutBackPack().Multiply({0, hidden_}, part.size(), gradient + part.begin * outputs, outputs,
@@ -190,18 +190,25 @@ void Network<S>::Impl::WeightGradients(int member, const Layer& layer) {
   S* bias = gradients_.data() + layer.recurrent_bias;
   S* input = gradients_.data() + layer.input_weight;
   const int64_t width = layer.input_width;
-  const int64_t gates = SummedGates();
-  const auto part = [&](int64_t rows) { return Part(member, rows, kOuterStep); };
+  const Range gates = Part(member, SummedGates(), kOuterStep);
+  const bool tokens = ReadsTokens(layer);
+  if (tokens) ClearTokenSums(gates);
   Into into = Into::kOverwrite;
   for (const BatchLayout::Run& run : layout_.runs()) {
     const S* gate_gradients = layer.gates.data() + run.position * gate_rows_;
     const S* before = layer.h.data() + run.before * hidden_;
     // Tokens have a way of their own.
-    const S* x = ReadsTokens(layer) ? nullptr : InputOf(layer) + run.position * width;
+    const S* x = tokens ? nullptr : InputOf(layer) + run.position * width;
     const OuterTerm<S> terms[] = {{hidden_, before, hidden_, recurrent, hidden_},
                                   {width, x, width, input, width}};
-    const absl::Span<const OuterTerm<S>> both(terms, x == nullptr ? 1 : 2);
-    OuterProducts(part(gates), run.count, gate_gradients, gate_rows_, both, into, bias,
+    const absl::Span<const OuterTerm<S>> both(terms, tokens ? 1 : 2);
+    RowSums<S> sums = {.all = bias};
+    if (tokens) {
+      sums.by_slot = token_gradient_.data();
+      sums.ld = gate_rows_;
+      sums.slot_of_row = layout_.token_slots(run.position);
+    }
+    OuterProducts(gates, run.count, gate_gradients, gate_rows_, both, into, sums,
                   Workspace(member));
     if (Gru()) CandidateGradients(member, layer, run, into);
     into = Into::kAdd;
@@ -219,13 +226,13 @@ void Network<S>::Impl::CandidateGradients(int member, const Layer& layer,
                                    gradients_.data() + layer.recurrent_weight + gates * hidden_,
                                    hidden_};
   OuterProducts<S>(part, run.count, layer.candidates.data() + run.position * hidden_, hidden_,
-                   {&from_state, 1}, into, gradients_.data() + layer.recurrent_bias + gates,
-                   Workspace(member));
+                   {&from_state, 1}, into,
+                   {.all = gradients_.data() + layer.recurrent_bias + gates}, Workspace(member));
   if (ReadsTokens(layer)) return;
   const OuterTerm<S> from_input = {width, InputOf(layer) + run.position * width, width,
                                    gradients_.data() + layer.input_weight + gates * width, width};
   OuterProducts<S>(part, run.count, layer.gates.data() + run.position * gate_rows_ + gates,
-                   gate_rows_, {&from_input, 1}, into, static_cast<S*>(nullptr), Workspace(member));
+                   gate_rows_, {&from_input, 1}, into, {}, Workspace(member));
 }
 
 // The recurrent biases' came with the weights'; but for the GRU's candidate the others' are equal.
@@ -244,20 +251,35 @@ void Network<S>::Impl::BiasGradient(int member, const Layer& layer) {
 }
 
 template <typename S>
+void Network<S>::Impl::ClearTokenSums(Range gates) {
+  for (size_t slot = 0; slot < layout_.tokens().size(); ++slot) {
+    S* row = token_gradient_.data() + static_cast<int64_t>(slot) * gate_rows_;
+    std::fill(row + gates.begin, row + gates.end, S(0));
+  }
+}
+
+// The other gates' sums come with the weights' gradients.
+template <typename S>
+void Network<S>::Impl::SumCandidateByToken(int member, const Layer& layer) {
+  const Range units = Part(member, hidden_, kPanel<S>);
+  const Range gate = {SummedGates() + units.begin, SummedGates() + units.end};
+  ClearTokenSums(gate);
+  const int32_t* slots = layout_.token_slots(0);
+  for (int64_t p = 0; p < layout_.positions(); ++p) {
+    AddTo(token_gradient_.data() + slots[p] * gate_rows_ + gate.begin,
+          layer.gates.data() + p * gate_rows_ + gate.begin, gate.size());
+  }
+}
+
+template <typename S>
 void Network<S>::Impl::TokenGradient(int member, const Layer& layer) {
   const auto tokens = layout_.tokens();
   const auto slots = static_cast<int64_t>(tokens.size());
   const int64_t width = layer.input_width;
   S* weight_gradient = gradients_.data() + layer.input_weight;
+  if (Gru()) SumCandidateByToken(member, layer);
+  Barrier();
   const Range part = Part(member, gate_rows_, kPanel<S>);
-  for (int64_t slot = 0; slot < slots; ++slot) {
-    S* row = token_gradient_.data() + slot * gate_rows_;
-    std::fill(row + part.begin, row + part.end, S(0));
-  }
-  for (int64_t p = 0; p < layout_.positions(); ++p) {
-    AddTo(token_gradient_.data() + layout_.token_slot(p) * gate_rows_ + part.begin,
-          layer.gates.data() + p * gate_rows_ + part.begin, part.size());
-  }
   if (config_.input == Input::kOneHot) {
     for (int64_t slot = 0; slot < slots; ++slot) {
       const S* row = token_gradient_.data() + slot * gate_rows_;
@@ -268,7 +290,7 @@ void Network<S>::Impl::TokenGradient(int member, const Layer& layer) {
   }
   const OuterTerm<S> term = {width, token_vectors_.data(), width, weight_gradient, width};
   OuterProducts<S>(part, slots, token_gradient_.data(), gate_rows_, {&term, 1}, Into::kOverwrite,
-                   nullptr, Workspace(member));
+                   {}, Workspace(member));
   Barrier();
   const Range rows = Part(member, slots);
   InputBackPack(layer).Multiply(

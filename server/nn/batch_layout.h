@@ -44,8 +44,8 @@ class BatchLayout {
   absl::Span<const int32_t> tokens() const {
     return {tokens_.data(), static_cast<size_t>(token_count_)};
   }
-  // Which of them stands at a position.
-  int32_t token_slot(int64_t position) const { return slot_of_position_[position]; }
+  // Which of them stands at a position, and at those after it.
+  const int32_t* token_slots(int64_t position) const { return slot_of_position_.data() + position; }
 
  private:
   void ReadLengths(const Batch& batch);

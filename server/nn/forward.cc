@@ -143,10 +143,11 @@ CellStep<S> Network<S>::Impl::StepOf(Layer& layer, int64_t t, const Share& share
 template <typename S>
 void Network<S>::Impl::CopyTokenRows(Layer& layer, int64_t t, const Share& share) {
   const int64_t position = layout_.first(t) + share.rows.begin;
+  const int32_t* const slots = layout_.token_slots(position);
   S* const gates = layer.gates.data() + position * gate_rows_;
   ForGateRows(gate_rows_, share.units, [&](Range range) {
     for (int64_t b = 0; b < share.rows.size(); ++b) {
-      const S* row = token_rows_.data() + layout_.token_slot(position + b) * gate_rows_;
+      const S* row = token_rows_.data() + slots[b] * gate_rows_;
       std::copy(row + range.begin, row + range.end, gates + b * gate_rows_ + range.begin);
     }
   });

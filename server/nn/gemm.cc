@@ -342,9 +342,10 @@ void PackedMatrix<S>::MultiplyGroups(Range outputs, const Groups& groups, const 
 namespace {
 
 // Packs `count` columns of g [depth, …] in tiles of [depth, kOuterTileRows], the last filled up
-// with zeros, and adds their sums to `sums` unless it is null. Row by row: g's rows are far apart.
+// with zeros, and adds them to `sums`. Row by row: g's rows are far apart.
 template <typename S>
-void PackLeft(const S* g, int64_t ldg, int64_t depth, int64_t count, S* to, S* sums) {
+void PackLeft(const S* g, int64_t ldg, int64_t depth, int64_t count, S* to,
+              const RowSums<S>& sums) {
   constexpr int64_t kLeftMax = kLeftTiles * kOuterTileRows;
   constexpr int64_t kRowsAhead = 8;
   const int64_t whole = count / kOuterTileRows;
@@ -364,13 +365,10 @@ void PackLeft(const S* g, int64_t ldg, int64_t depth, int64_t count, S* to, S* s
       std::copy_n(from + whole * kOuterTileRows, rest, tile);
       std::fill(tile + rest, tile + kOuterTileRows, S(0));
     }
-    if (sums != nullptr) {
-      for (int64_t i = 0; i < count; ++i) part[i] += from[i];
-    }
+    if (sums.all != nullptr) AddTo(part, from, count);
+    if (sums.by_slot != nullptr) AddTo(sums.by_slot + sums.slot_of_row[k] * sums.ld, from, count);
   }
-  if (sums != nullptr) {
-    for (int64_t i = 0; i < count; ++i) sums[i] += part[i];
-  }
+  if (sums.all != nullptr) AddTo(sums.all, part, count);
 }
 
 }  // namespace
@@ -458,10 +456,12 @@ void ForPieces(absl::Span<const OuterTerm<S>> terms, Body&& body) {
 
 template <typename S>
 void OuterProducts(Range m, int64_t rows, const S* g, int64_t ldg,
-                   absl::Span<const OuterTerm<S>> terms, Into into, S* sums, S* workspace) {
+                   absl::Span<const OuterTerm<S>> terms, Into into, RowSums<S> sums, S* workspace) {
   if (m.empty()) return;
   GRADWATCH_CHECK(rows > 0 || into == Into::kAdd);
-  if (into == Into::kOverwrite && sums != nullptr) std::fill(sums + m.begin, sums + m.end, S(0));
+  if (into == Into::kOverwrite && sums.all != nullptr) {
+    std::fill(sums.all + m.begin, sums.all + m.end, S(0));
+  }
   constexpr int64_t kLeftMax = kLeftTiles * kOuterTileRows;
   S* const left = workspace;
   S* const right = workspace + kLeftMax * kDepthMax;
@@ -479,7 +479,7 @@ void OuterProducts(Range m, int64_t rows, const S* g, int64_t ldg,
       }
       for (int64_t i = m.begin; i < m.end; i += kLeftMax) {
         const int64_t count = std::min(kLeftMax, m.end - i);
-        PackLeft(g + d * ldg + i, ldg, depth, count, left, sums == nullptr ? nullptr : sums + i);
+        PackLeft(g + d * ldg + i, ldg, depth, count, left, sums.From(d, i));
         const S* packed = right;
         for (const Piece& piece : pieces) {
           PackedProduct(left, count, packed, depth, terms[piece.term], i, piece.column,
@@ -488,16 +488,16 @@ void OuterProducts(Range m, int64_t rows, const S* g, int64_t ldg,
         }
       }
     }
-    sums = nullptr;  // They came with the first pieces.
+    sums = {};  // They came with the first pieces.
   });
 }
 
 template class PackedMatrix<float>;
 template class PackedMatrix<double>;
 template void OuterProducts(Range, int64_t, const float*, int64_t,
-                            absl::Span<const OuterTerm<float>>, Into, float*, float*);
+                            absl::Span<const OuterTerm<float>>, Into, RowSums<float>, float*);
 template void OuterProducts(Range, int64_t, const double*, int64_t,
-                            absl::Span<const OuterTerm<double>>, Into, double*, double*);
+                            absl::Span<const OuterTerm<double>>, Into, RowSums<double>, double*);
 template void AddColumnSums(int64_t, int64_t, const float*, int64_t, float*);
 template void AddColumnSums(int64_t, int64_t, const double*, int64_t, double*);
 

@@ -83,14 +83,31 @@ struct OuterTerm {
   int64_t ldc = 0;
 };
 
+// Sums of an outer product's left operand g [rows, m] over its rows; what is null is not wanted.
+template <typename S>
+struct RowSums {
+  S* all = nullptr;  // [m]: a bias gradient.
+  // [slots, m], and the slot of each row: the gradient at inputs that rows share. Added to what is
+  // there, row by row, in order.
+  S* by_slot = nullptr;
+  int64_t ld = 0;
+  const int32_t* slot_of_row = nullptr;
+
+  // Of the rows from `row` on, and of the columns from `column` on.
+  RowSums From(int64_t row, int64_t column) const {
+    return {all == nullptr ? nullptr : all + column,
+            by_slot == nullptr ? nullptr : by_slot + column, ld,
+            by_slot == nullptr ? nullptr : slot_of_row + row};
+  }
+};
+
 // c [m, k] = (c, or 0) + g [rows, m]^T * x [rows, k] for every term: weight gradients, summed over
-// rows, for a range of the m rows of c, which best begins at a multiple of kOuterStep. `sums` [m],
-// when not null, becomes likewise the sums of g over its rows, for the same range: a bias gradient.
-// With kOverwrite there is at least one row.
+// rows, for a range of the m rows of c, which best begins at a multiple of kOuterStep. `sums.all`
+// becomes likewise the sums of g, for the same range. With kOverwrite there is at least one row.
 // `workspace` has OuterProductWorkspace() entries.
 template <typename S>
 void OuterProducts(Range m, int64_t rows, const S* g, int64_t ldg,
-                   absl::Span<const OuterTerm<S>> terms, Into into, S* sums, S* workspace);
+                   absl::Span<const OuterTerm<S>> terms, Into into, RowSums<S> sums, S* workspace);
 
 // sums [n] += the sums over the rows of g [rows, n].
 template <typename S>
@@ -122,9 +139,11 @@ constexpr int64_t OuterProductWorkspace() {
 extern template class PackedMatrix<float>;
 extern template class PackedMatrix<double>;
 extern template void OuterProducts(Range, int64_t, const float*, int64_t,
-                                   absl::Span<const OuterTerm<float>>, Into, float*, float*);
+                                   absl::Span<const OuterTerm<float>>, Into, RowSums<float>,
+                                   float*);
 extern template void OuterProducts(Range, int64_t, const double*, int64_t,
-                                   absl::Span<const OuterTerm<double>>, Into, double*, double*);
+                                   absl::Span<const OuterTerm<double>>, Into, RowSums<double>,
+                                   double*);
 extern template void AddColumnSums(int64_t, int64_t, const float*, int64_t, float*);
 extern template void AddColumnSums(int64_t, int64_t, const double*, int64_t, double*);
 

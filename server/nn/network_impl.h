@@ -204,6 +204,8 @@ class Network<S>::Impl {
   void WeightGradients(int member, const Layer& layer);
   void CandidateGradients(int member, const Layer& layer, const BatchLayout::Run& run, Into into);
   void BiasGradient(int member, const Layer& layer);
+  void ClearTokenSums(Range gates);
+  void SumCandidateByToken(int member, const Layer& layer);
   void TokenGradient(int member, const Layer& layer);
 
   // --- What the trace says of the states from window to window.
@@ -257,13 +259,6 @@ class Network<S>::Impl {
   Buffer<S> candidate_;   // Packed weights, GRU: the part of W_hh that makes the candidate.
   Buffer<S> workspaces_;  // [members, OuterProductWorkspace]
 };
-
-template <typename S>
-inline void AddTo(S* sum, const S* values, int64_t n) {
-  ForPackets<S>(n, [&](int64_t j, auto lanes) {
-    Store<S>(sum + j, packet::padd(Load<S>(sum + j, lanes), Load<S>(values + j, lanes)), lanes);
-  });
-}
 
 }  // namespace gradwatch::nn
 

@@ -65,6 +65,14 @@ inline void ForPackets(int64_t n, Body&& body) {
   if (j < n) body(j, SomeLanes{static_cast<int>(n - j)});
 }
 
+// sum [n] += values [n].
+template <typename S>
+inline void AddTo(S* sum, const S* values, int64_t n) {
+  ForPackets<S>(n, [&](int64_t j, auto lanes) {
+    Store<S>(sum + j, packet::padd(Load<S>(sum + j, lanes), Load<S>(values + j, lanes)), lanes);
+  });
+}
+
 template <typename S>
 inline Packet<S> Constant(double value) {
   return packet::pset1<Packet<S>>(static_cast<S>(value));

@@ -101,7 +101,7 @@ std::pair<double, double> RatesOf(const Product& product, double seconds) {
           const nn::OuterTerm<float> term = {product.columns, x.data(), product.columns, c.data(),
                                              product.columns};
           nn::OuterProducts<float>({0, product.rows}, product.depth, g.data(), product.rows,
-                                   {&term, 1}, nn::Into::kAdd, nullptr, workspace.data());
+                                   {&term, 1}, nn::Into::kAdd, {}, workspace.data());
         },
         [&] { c.noalias() += g.transpose() * x; });
   }

@@ -2,6 +2,7 @@
 
 #include <vector>
 
+#include "absl/types/span.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 
@@ -72,9 +73,8 @@ TEST(BatchLayout, ListsEachTokenOfTheBatchOnce) {
   layout.Read(batch);
 
   EXPECT_THAT(layout.tokens(), ElementsAre(7, 99));
-  EXPECT_THAT((std::vector{layout.token_slot(0), layout.token_slot(1), layout.token_slot(2),
-                           layout.token_slot(3)}),
-              ElementsAre(0, 1, 1, 0));
+  EXPECT_THAT(absl::MakeConstSpan(layout.token_slots(0), 4), ElementsAre(0, 1, 1, 0));
+  EXPECT_THAT(absl::MakeConstSpan(layout.token_slots(2), 2), ElementsAre(1, 0));
 
   batch.tokens = {1, 2, 3, 0, 7, 0};
   layout.Read(batch);

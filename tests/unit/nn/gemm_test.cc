@@ -209,7 +209,7 @@ TYPED_TEST(Gemm, AddsTheOuterProductAndTheColumnSumsOverRows) {
     for (int part = 0; part < 2; ++part) {
       const OuterTerm<S> term = {k, x.data(), ldx, c.data(), k};
       OuterProducts<S>(PartOf(m, part, 2), depth, g.data(), ldg, {&term, 1}, Into::kAdd,
-                       sums.data(), workspace.data());
+                       {.all = sums.data()}, workspace.data());
     }
 
     for (int64_t i = 0; i < m; ++i) {
@@ -228,6 +228,40 @@ TYPED_TEST(Gemm, AddsTheOuterProductAndTheColumnSumsOverRows) {
   }
 }
 
+// More columns than are packed at a time, more rows than one block of the depth, rows in no order.
+TYPED_TEST(Gemm, SumsTheRowsOfEachSlotBesideAnOuterProduct) {
+  using S = TypeParam;
+  constexpr int64_t kRows = internal::kDepthMax + 45;
+  constexpr int64_t kOutputs = internal::kLeftTiles * internal::kOuterTileRows + 21;
+  constexpr int64_t kLd = kOutputs + 3;
+  constexpr int64_t kSlots = 5;
+  constexpr int64_t kWidth = internal::kColumnsMax + 40;  // Twice through the packing memory.
+  Buffer<S> workspace(OuterProductWorkspace<S>());
+  const std::vector<S> g = Random<S>(kRows * kOutputs, 1);
+  const std::vector<S> x = Random<S>(kRows * kWidth, 2);
+  std::vector<int32_t> slots;
+  for (int64_t r = 0; r < kRows; ++r) slots.push_back(static_cast<int32_t>(r * r % 7 % kSlots));
+  std::vector<S> c(kOutputs * kWidth);
+  std::vector<S> sums(kSlots * kLd, S(2));
+  std::vector<S> expected = sums;
+  for (int64_t r = 0; r < kRows; ++r) {
+    for (int64_t i = 0; i < kOutputs; ++i) {
+      expected[static_cast<size_t>(slots[static_cast<size_t>(r)] * kLd + i)] +=
+          g[static_cast<size_t>(r * kOutputs + i)];
+    }
+  }
+
+  for (int part = 0; part < 3; ++part) {
+    const OuterTerm<S> term = {kWidth, x.data(), kWidth, c.data(), kWidth};
+    OuterProducts<S>(
+        PartOf(kOutputs, part, 3), kRows, g.data(), kOutputs, {&term, 1}, Into::kAdd,
+        {.all = nullptr, .by_slot = sums.data(), .ld = kLd, .slot_of_row = slots.data()},
+        workspace.data());
+  }
+
+  EXPECT_EQ(sums, expected);
+}
+
 TYPED_TEST(Gemm, OverwritesWithTheOuterProductAndTheColumnSums) {
   using S = TypeParam;
   constexpr int64_t kRows = 700;  // More than one block of the depth.
@@ -240,7 +274,7 @@ TYPED_TEST(Gemm, OverwritesWithTheOuterProductAndTheColumnSums) {
     std::vector<S> c(kOutputs * kWidth + kOutputs, before);
     const OuterTerm<S> term = {kWidth, x.data(), kWidth, c.data(), kWidth};
     OuterProducts<S>({0, kOutputs}, kRows, g.data(), kOutputs, {&term, 1}, into,
-                     c.data() + kOutputs * kWidth, workspace.data());
+                     {.all = c.data() + kOutputs * kWidth}, workspace.data());
     return c;
   };
 
@@ -272,10 +306,10 @@ TYPED_TEST(Gemm, GivesTheSameBitsForSeveralTermsAsForEachAlone) {
                                           {two, x2.data(), two, c.data() + kOutputs * one, two}}};
     };
 
-    OuterProducts<S>({0, kOutputs}, kRows, g.data(), kOutputs, terms(together), Into::kAdd, nullptr,
+    OuterProducts<S>({0, kOutputs}, kRows, g.data(), kOutputs, terms(together), Into::kAdd, {},
                      workspace.data());
     for (const OuterTerm<S>& term : terms(alone)) {
-      OuterProducts<S>({0, kOutputs}, kRows, g.data(), kOutputs, {&term, 1}, Into::kAdd, nullptr,
+      OuterProducts<S>({0, kOutputs}, kRows, g.data(), kOutputs, {&term, 1}, Into::kAdd, {},
                        workspace.data());
     }
 
@@ -296,7 +330,7 @@ TYPED_TEST(Gemm, GivesTheSameBitsForAnyPartOfAnOuterProduct) {
     for (int part = 0; part < parts; ++part) {
       const OuterTerm<S> term = {kWidth, x.data(), kWidth, c.data(), kWidth};
       OuterProducts<S>(PartOf(kOutputs, part, parts), kRows, g.data(), kOutputs, {&term, 1},
-                       Into::kAdd, c.data() + kOutputs * kWidth, workspace.data());
+                       Into::kAdd, {.all = c.data() + kOutputs * kWidth}, workspace.data());
     }
     return c;
   };
