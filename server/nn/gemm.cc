@@ -341,34 +341,93 @@ void PackedMatrix<S>::MultiplyGroups(Range outputs, const Groups& groups, const 
 
 namespace {
 
+constexpr size_t kOuterTermsMax = 2;
+constexpr int64_t kNarrowMax = 4;  // Columns of a term that is narrow.
+constexpr size_t kColumnsOfTermsMax = 1 + kOuterTermsMax * kNarrowMax;
+
+// One column of a narrow right operand, and where its product goes: c [m] with a stride. It is not
+// worth a panel, most of which would be empty. Columns of ones, with ldx 0, make sums over rows.
+template <typename S>
+struct Column {
+  const S* x;
+  int64_t ldx;
+  S* c;
+  int64_t ldc;
+  Into into;
+};
+
+// sum [n] += from [rows, n]^T * x [rows], in the order of a tile's sums.
+template <typename S>
+void AddRows(const S* from, int64_t ld, int64_t rows, int64_t n, const S* x, int64_t ldx, S* sum) {
+  const auto scale = [&](int64_t r) { return Constant<S>(static_cast<double>(x[r * ldx])); };
+  int64_t r = 0;
+  for (; r + 4 <= rows; r += 4, from += 4 * ld) {
+    const Packet<S> x0 = scale(r), x1 = scale(r + 1), x2 = scale(r + 2), x3 = scale(r + 3);
+    ForPackets<S>(n, [&](int64_t j, auto lanes) {
+      Packet<S> value = Load<S>(sum + j, lanes);
+      value = packet::pmadd(Load<S>(from + j, lanes), x0, value);
+      value = packet::pmadd(Load<S>(from + ld + j, lanes), x1, value);
+      value = packet::pmadd(Load<S>(from + 2 * ld + j, lanes), x2, value);
+      value = packet::pmadd(Load<S>(from + 3 * ld + j, lanes), x3, value);
+      Store<S>(sum + j, value, lanes);
+    });
+  }
+  for (; r < rows; ++r, from += ld) {
+    const Packet<S> scaled = scale(r);
+    ForPackets<S>(n, [&](int64_t j, auto lanes) {
+      Store<S>(sum + j, packet::pmadd(Load<S>(from + j, lanes), scaled, Load<S>(sum + j, lanes)),
+               lanes);
+    });
+  }
+}
+
 // Packs `count` columns of g [depth, …] in tiles of [depth, kOuterTileRows], the last filled up
-// with zeros, and adds them to `sums`. Row by row: g's rows are far apart.
+// with zeros. Some rows at a time, as g's rows are far apart; what `columns` and `slots` want is
+// made of them while they are near.
 template <typename S>
 void PackLeft(const S* g, int64_t ldg, int64_t depth, int64_t count, S* to,
-              const RowSums<S>& sums) {
+              absl::Span<const Column<S>> columns, const RowSums<S>& slots) {
   constexpr int64_t kLeftMax = kLeftTiles * kOuterTileRows;
   constexpr int64_t kRowsAhead = 8;
+  constexpr int64_t kRowsTogether = 8;
   const int64_t whole = count / kOuterTileRows;
   const int64_t rest = count - whole * kOuterTileRows;
-  S part[kLeftMax] = {};
-  for (int64_t k = 0; k < depth; ++k) {
-    const S* const from = g + k * ldg;
-    const S* const later = g + std::min(k + kRowsAhead, depth - 1) * ldg;
-    for (int64_t i = 0; i < count; i += kCacheLine / static_cast<int64_t>(sizeof(S))) {
-      __builtin_prefetch(later + i);
+  S parts[kColumnsOfTermsMax][kLeftMax];
+  for (size_t i = 0; i < columns.size(); ++i) std::fill_n(parts[i], count, S(0));
+  for (int64_t begin = 0; begin < depth; begin += kRowsTogether) {
+    const int64_t end = std::min(begin + kRowsTogether, depth);
+    for (int64_t k = begin; k < end; ++k) {
+      const S* const from = g + k * ldg;
+      const S* const later = g + std::min(k + kRowsAhead, depth - 1) * ldg;
+      for (int64_t i = 0; i < count; i += kCacheLine / static_cast<int64_t>(sizeof(S))) {
+        __builtin_prefetch(later + i);
+      }
+      S* tile = to + k * kOuterTileRows;
+      for (int64_t i = 0; i < whole; ++i, tile += depth * kOuterTileRows) {
+        std::memcpy(tile, from + i * kOuterTileRows, kOuterTileRows * sizeof(S));
+      }
+      if (rest > 0) {
+        std::copy_n(from + whole * kOuterTileRows, rest, tile);
+        std::fill(tile + rest, tile + kOuterTileRows, S(0));
+      }
+      if (slots.by_slot != nullptr) {
+        AddTo(slots.by_slot + slots.slot_of_row[k] * slots.ld, from, count);
+      }
     }
-    S* tile = to + k * kOuterTileRows;
-    for (int64_t i = 0; i < whole; ++i, tile += depth * kOuterTileRows) {
-      std::memcpy(tile, from + i * kOuterTileRows, kOuterTileRows * sizeof(S));
+    for (size_t i = 0; i < columns.size(); ++i) {
+      const Column<S>& column = columns[i];
+      AddRows(g + begin * ldg, ldg, end - begin, count, column.x + begin * column.ldx, column.ldx,
+              parts[i]);
     }
-    if (rest > 0) {
-      std::copy_n(from + whole * kOuterTileRows, rest, tile);
-      std::fill(tile + rest, tile + kOuterTileRows, S(0));
-    }
-    if (sums.all != nullptr) AddTo(part, from, count);
-    if (sums.by_slot != nullptr) AddTo(sums.by_slot + sums.slot_of_row[k] * sums.ld, from, count);
   }
-  if (sums.all != nullptr) AddTo(sums.all, part, count);
+  for (size_t i = 0; i < columns.size(); ++i) {
+    const Column<S>& column = columns[i];
+    const bool add = column.into == Into::kAdd;
+    for (int64_t j = 0; j < count; ++j) {
+      S& c = column.c[j * column.ldc];
+      c = add ? c + parts[i][j] : parts[i][j];
+    }
+  }
 }
 
 }  // namespace
@@ -402,6 +461,35 @@ void AddColumnSums(int64_t rows, int64_t n, const S* g, int64_t ldg, S* sums) {
 
 namespace {
 
+template <typename S>
+bool IsNarrow(const OuterTerm<S>& term) {
+  return term.k <= kNarrowMax;
+}
+
+// The columns of narrow terms, and that of ones which makes `sums` unless it is null, for rows from
+// `row` on and for outputs from `output` on.
+template <typename S>
+class ColumnsOfTerms {
+ public:
+  ColumnsOfTerms(absl::Span<const OuterTerm<S>> terms, S* sums, int64_t row, int64_t output,
+                 Into into) {
+    static constexpr S kOne = 1;
+    if (sums != nullptr) columns_[count_++] = {&kOne, 0, sums + output, 1, into};
+    for (const OuterTerm<S>& term : terms) {
+      if (!IsNarrow(term)) continue;
+      for (int64_t j = 0; j < term.k; ++j) {
+        columns_[count_++] = {term.x + row * term.ldx + j, term.ldx, term.c + output * term.ldc + j,
+                              term.ldc, into};
+      }
+    }
+  }
+  absl::Span<const Column<S>> all() const { return {columns_, count_}; }
+
+ private:
+  Column<S> columns_[kColumnsOfTermsMax];
+  size_t count_ = 0;
+};
+
 // c (+)= left^T * right for one block of the depth: `left` packed in tiles, columns [j, j +
 // columns) of the term's x packed in panels.
 template <typename S>
@@ -427,19 +515,23 @@ struct Piece {
   int64_t columns;
 };
 
-// Calls body(pieces) for groups of pieces with at most kColumnsMax columns together.
+// Calls body(pieces) for groups of pieces with at most kColumnsMax columns together, of all terms
+// but the narrow ones; at least once.
 template <typename S, typename Body>
 void ForPieces(absl::Span<const OuterTerm<S>> terms, Body&& body) {
   constexpr size_t kPiecesMax = 4;
   Piece pieces[kPiecesMax];
   size_t count = 0;
   int64_t room = kColumnsMax;
+  bool flushed = false;
   const auto flush = [&] {
-    if (count > 0) body(absl::Span<const Piece>(pieces, count));
+    if (count > 0 || !flushed) body(absl::Span<const Piece>(pieces, count));
+    flushed = true;
     count = 0;
     room = kColumnsMax;
   };
   for (size_t term = 0; term < terms.size(); ++term) {
+    if (IsNarrow(terms[term])) continue;
     for (int64_t j = 0; j < terms[term].k; j += kColumnsMax) {
       const int64_t columns = std::min(kColumnsMax, terms[term].k - j);
       const int64_t padded = PanelsFor(columns, kPanel<S>) * kPanel<S>;
@@ -459,16 +551,16 @@ void OuterProducts(Range m, int64_t rows, const S* g, int64_t ldg,
                    absl::Span<const OuterTerm<S>> terms, Into into, RowSums<S> sums, S* workspace) {
   if (m.empty()) return;
   GRADWATCH_CHECK(rows > 0 || into == Into::kAdd);
-  if (into == Into::kOverwrite && sums.all != nullptr) {
-    std::fill(sums.all + m.begin, sums.all + m.end, S(0));
-  }
+  GRADWATCH_CHECK(terms.size() <= kOuterTermsMax);
   constexpr int64_t kLeftMax = kLeftTiles * kOuterTileRows;
   S* const left = workspace;
   S* const right = workspace + kLeftMax * kDepthMax;
   const int64_t depth_block = DepthBlock(rows);
+  bool first = true;
   ForPieces(terms, [&](absl::Span<const Piece> pieces) {
     for (int64_t d = 0; d < rows; d += depth_block) {
       const int64_t depth = std::min(depth_block, rows - d);
+      const Into block_into = d == 0 ? into : Into::kAdd;
       S* panel = right;
       for (const Piece& piece : pieces) {
         const OuterTerm<S>& term = terms[piece.term];
@@ -479,16 +571,23 @@ void OuterProducts(Range m, int64_t rows, const S* g, int64_t ldg,
       }
       for (int64_t i = m.begin; i < m.end; i += kLeftMax) {
         const int64_t count = std::min(kLeftMax, m.end - i);
-        PackLeft(g + d * ldg + i, ldg, depth, count, left, sums.From(d, i));
+        // Narrow terms and sums come with the first pieces.
+        const ColumnsOfTerms<S> columns(first ? terms : absl::Span<const OuterTerm<S>>(),
+                                        first ? sums.all : nullptr, d, i, block_into);
+        RowSums<S> slots;
+        if (first && sums.by_slot != nullptr) {
+          slots = {nullptr, sums.by_slot + i, sums.ld, sums.slot_of_row + d};
+        }
+        PackLeft(g + d * ldg + i, ldg, depth, count, left, columns.all(), slots);
         const S* packed = right;
         for (const Piece& piece : pieces) {
           PackedProduct(left, count, packed, depth, terms[piece.term], i, piece.column,
-                        piece.columns, d == 0 ? into : Into::kAdd);
+                        piece.columns, block_into);
           packed += PanelsFor(piece.columns, kPanel<S>) * kPanel<S> * depth;
         }
       }
     }
-    sums = {};  // They came with the first pieces.
+    first = false;
   });
 }
 

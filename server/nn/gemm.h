@@ -92,19 +92,12 @@ struct RowSums {
   S* by_slot = nullptr;
   int64_t ld = 0;
   const int32_t* slot_of_row = nullptr;
-
-  // Of the rows from `row` on, and of the columns from `column` on.
-  RowSums From(int64_t row, int64_t column) const {
-    return {all == nullptr ? nullptr : all + column,
-            by_slot == nullptr ? nullptr : by_slot + column, ld,
-            by_slot == nullptr ? nullptr : slot_of_row + row};
-  }
 };
 
-// c [m, k] = (c, or 0) + g [rows, m]^T * x [rows, k] for every term: weight gradients, summed over
-// rows, for a range of the m rows of c, which best begins at a multiple of kOuterStep. `sums.all`
-// becomes likewise the sums of g, for the same range. With kOverwrite there is at least one row.
-// `workspace` has OuterProductWorkspace() entries.
+// c [m, k] = (c, or 0) + g [rows, m]^T * x [rows, k] for up to two terms: weight gradients, summed
+// over rows, for a range of the m rows of c, which best begins at a multiple of kOuterStep.
+// `sums.all` becomes likewise the sums of g, for the same range. With kOverwrite there is at least
+// one row. `workspace` has OuterProductWorkspace() entries.
 template <typename S>
 void OuterProducts(Range m, int64_t rows, const S* g, int64_t ldg,
                    absl::Span<const OuterTerm<S>> terms, Into into, RowSums<S> sums, S* workspace);
