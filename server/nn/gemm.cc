@@ -149,16 +149,22 @@ constexpr Operands ForRows(int rows, Operands of) {
   return of == Operands::kFarWeights && rows <= 3 ? Operands::kWeights : of;
 }
 
-// Tiles of 1 … kRowsOf rows, with as many panels as PanelsOf says, or with one.
-template <typename S, Operands kOf, bool kOnePanel, size_t... kIndex>
+// Tiles of 1 … kRowsOf rows, with as many panels as PanelsOf says, or kPanels if that is less.
+template <typename S, Operands kOf, int kPanels, size_t... kIndex>
 constexpr auto MakeTiles(std::index_sequence<kIndex...>) {
   return std::array<TileFunction<S>, sizeof...(kIndex)>{
-      Tile < S, static_cast<int>(kIndex) + 1,
-      kOnePanel ? 1 : PanelsOf(static_cast<int>(kIndex) + 1),
-      ForRows(static_cast<int>(kIndex) + 1, kOf) > ...};
+      Tile<S, static_cast<int>(kIndex) + 1,
+           std::min(kPanels, PanelsOf(static_cast<int>(kIndex) + 1)),
+           ForRows(static_cast<int>(kIndex) + 1, kOf)>...};
 }
-template <typename S, Operands kOf, bool kOnePanel>
-constexpr auto kTiles = MakeTiles<S, kOf, kOnePanel>(std::make_index_sequence<kRowsOf<kOf>>());
+template <typename S, Operands kOf, int kPanels>
+constexpr auto kTiles = MakeTiles<S, kOf, kPanels>(std::make_index_sequence<kRowsOf<kOf>>());
+template <typename S, Operands kOf>
+const TileFunction<S>* TilesOf(int64_t panels) {
+  return panels == 1   ? kTiles<S, kOf, 1>.data()
+         : panels == 2 ? kTiles<S, kOf, 2>.data()
+                       : kTiles<S, kOf, 4>.data();
+}
 
 // Rows of tile number `tile` of `tiles` over `rows` rows: nearly equal ones.
 int64_t TileBegin(int64_t rows, int64_t tile, int64_t tiles) { return rows * tile / tiles; }
@@ -181,15 +187,15 @@ void MultiplyBlock(TileWork<S> work, const typename PackedMatrix<S>::Groups& gro
   // before it goes on to the next: the target is mostly far, and memory likes what lies together.
   constexpr int64_t kBlockBytes = 32 << 10;
   const int64_t panel_bytes = work.panel_stride * static_cast<int64_t>(sizeof(S));
-  const int64_t block = wide > 1 || kPackedLeft
-                            ? wide * kPanel<S>
-                            : std::max(int64_t{1}, kBlockBytes / panel_bytes) * kPanel<S>;
+  const int64_t block =
+      kPackedLeft ? kPanel<S> : std::max(int64_t{1}, kBlockBytes / panel_bytes) * kPanel<S>;
   for (int64_t j = 0; j < columns;) {
-    const bool one = columns - j < wide * kPanel<S>;
-    const int64_t width = one ? kPanel<S> : wide * kPanel<S>;
-    const int64_t end = j + std::min(one ? width : block, PanelsFor(columns - j, width) * width);
-    const TileFunction<S>* const functions =
-        one || wide == 1 ? kTiles<S, kOf, true>.data() : kTiles<S, kOf, false>.data();
+    int64_t panels = wide;
+    while (panels > 1 && columns - j < panels * kPanel<S>) panels /= 2;
+    const int64_t width = panels * kPanel<S>;
+    const int64_t end =
+        j + (panels > 1 ? width : std::min(block, PanelsFor(columns - j, width) * width));
+    const TileFunction<S>* const functions = TilesOf<S, kOf>(panels);
     if constexpr (kOf == Operands::kFarWeights) {
       work.ahead = end < columns ? b + end / kPanel<S> * work.panel_stride : next;
       work.ahead_step = kPanel<S> / (groups.count * tiles);
