@@ -163,16 +163,23 @@ int64_t Network<S>::Impl::Project(Layer& layer, int64_t t, const Share& share) {
     return t + 1;
   }
   constexpr int64_t kRowsWanted = 128;
-  constexpr int64_t kWeightBytesMin = 64 << 10;  // Below, weights cost nothing to read again.
+  constexpr int64_t kWeightBytesMin = 64 << 10;  // Below, weights cost nothing to read again,
+  constexpr int64_t kGateBytes = 16 << 10;       // and gates stay in the first-level cache.
   const int64_t valid = layout_.valid(t);
   typename PackedMatrix<S>::Groups groups;
   groups.rows = share.rows.size();
   groups.x_stride = valid * layer.input_width;
   groups.c_stride = valid * gate_rows_;
-  const int64_t bytes = gate_rows_ * layer.input_width * static_cast<int64_t>(sizeof(S));
-  const int64_t wanted = bytes < kWeightBytesMin ? 1 : kRowsWanted;
+  const int64_t row_bytes = gate_rows_ * static_cast<int64_t>(sizeof(S));
+  const bool small = row_bytes * layer.input_width < kWeightBytesMin;
+  const int64_t wanted = small ? kGateBytes / row_bytes : kRowsWanted;
   while (groups.count * groups.rows < wanted && layout_.valid(t + groups.count) == valid) {
     ++groups.count;
+  }
+  const int64_t after = t + groups.count;
+  if (groups.rows == valid) {  // They follow each other without a gap.
+    groups.rows *= groups.count;
+    groups.count = 1;
   }
   const int64_t position = layout_.first(t) + share.rows.begin;
   ForGateRows(gate_rows_, share.units, [&](Range range) {
@@ -181,7 +188,7 @@ int64_t Network<S>::Impl::Project(Layer& layer, int64_t t, const Share& share) {
                                     layer.gates.data() + position * gate_rows_ + range.begin,
                                     gate_rows_);
   });
-  return t + groups.count;
+  return after;
 }
 
 template <typename S>

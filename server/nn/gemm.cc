@@ -167,7 +167,9 @@ const TileFunction<S>* TilesOf(int64_t panels) {
 }
 
 // Rows of tile number `tile` of `tiles` over `rows` rows: nearly equal ones.
-int64_t TileBegin(int64_t rows, int64_t tile, int64_t tiles) { return rows * tile / tiles; }
+int64_t TileBegin(int64_t rows, int64_t tile, int64_t tiles) {
+  return tile == 0 ? 0 : tile == tiles ? rows : rows * tile / tiles;
+}
 
 // One block of the depth times the rows of a: few panels at a time for all rows, so that they stay
 // in the first-level cache, or near it. `next`: far weights that are read after it.
@@ -187,14 +189,15 @@ void MultiplyBlock(TileWork<S> work, const typename PackedMatrix<S>::Groups& gro
   // before it goes on to the next: the target is mostly far, and memory likes what lies together.
   constexpr int64_t kBlockBytes = 32 << 10;
   const int64_t panel_bytes = work.panel_stride * static_cast<int64_t>(sizeof(S));
-  const int64_t block =
-      kPackedLeft ? kPanel<S> : std::max(int64_t{1}, kBlockBytes / panel_bytes) * kPanel<S>;
+  const int64_t block = kPackedLeft || tiles == 1
+                            ? kPanel<S>
+                            : std::max(int64_t{1}, kBlockBytes / panel_bytes) * kPanel<S>;
   for (int64_t j = 0; j < columns;) {
     int64_t panels = wide;
     while (panels > 1 && columns - j < panels * kPanel<S>) panels /= 2;
     const int64_t width = panels * kPanel<S>;
     const int64_t end =
-        j + (panels > 1 ? width : std::min(block, PanelsFor(columns - j, width) * width));
+        j + (panels > 1 ? width : std::min(block, PanelsFor(columns - j, kPanel<S>) * kPanel<S>));
     const TileFunction<S>* const functions = TilesOf<S, kOf>(panels);
     if constexpr (kOf == Operands::kFarWeights) {
       work.ahead = end < columns ? b + end / kPanel<S> * work.panel_stride : next;
