@@ -29,11 +29,12 @@ struct Shape {
 
 // 0, 1, odd sizes, sizes around vectors, panels and tiles of every CPU level, and sizes beyond each
 // block.
-const Shape kShapes[] = {{1, 1, 1},      {1, 7, 3},    {2, 24, 8},   {5, 25, 9},      {7, 48, 33},
-                         {3, 241, 17},   {4, 31, 289}, {513, 20, 5}, {520, 260, 300}, {2, 500, 700},
-                         {1, 128, 32},   {1, 65, 64},  {8, 32, 16},  {9, 33, 17},     {12, 64, 256},
-                         {13, 63, 257},  {6, 16, 1},   {0, 5, 5},    {3, 96, 513},    {15, 15, 15},
-                         {13, 600, 257}, {5, 300, 513}};
+const Shape kShapes[] = {
+    {1, 1, 1},      {1, 7, 3},     {2, 24, 8},   {5, 25, 9},      {7, 48, 33},
+    {3, 241, 17},   {4, 31, 289},  {513, 20, 5}, {520, 260, 300}, {2, 500, 700},
+    {1, 128, 32},   {1, 65, 64},   {8, 32, 16},  {9, 33, 17},     {12, 64, 256},
+    {13, 63, 257},  {6, 16, 1},    {0, 5, 5},    {3, 96, 513},    {15, 15, 15},
+    {13, 600, 257}, {5, 300, 513}, {1, 112, 64}, {1, 43, 31},     {700, 190, 3}};
 
 // The sum of `depth` products of standard normals is off by about depth * epsilon at most; in a
 // short one a single product of 20 may stand, rounded up to three times where nothing is fused.
@@ -296,6 +297,7 @@ TYPED_TEST(Gemm, GivesTheSameBitsForSeveralTermsAsForEachAlone) {
                                  {1, kRoom},
                                  {kRoom - 32, kPanel<S>},
                                  {kRoom + 344, 1},
+                                 {3, 4},
                                  {kRoom, kPanel<S> + 1}}) {
     const std::vector<S> x1 = Random<S>(kRows * one, 2);
     const std::vector<S> x2 = Random<S>(kRows * two, 3);
@@ -314,6 +316,31 @@ TYPED_TEST(Gemm, GivesTheSameBitsForSeveralTermsAsForEachAlone) {
     }
 
     EXPECT_EQ(together, alone) << one << ", " << two;
+  }
+}
+
+TYPED_TEST(Gemm, GivesNarrowTermsTheBitsThatTheyHaveInWideOnes) {
+  using S = TypeParam;
+  constexpr int64_t kRows = 2 * internal::kDepthMax + 45;
+  constexpr int64_t kOutputs = internal::kLeftTiles * internal::kOuterTileRows + 21;
+  constexpr int64_t kWidth = 20;
+  Buffer<S> workspace(OuterProductWorkspace<S>());
+  const std::vector<S> g = Random<S>(kRows * kOutputs, 1);
+  const std::vector<S> x = Random<S>(kRows * kWidth, 2);
+  for (const Into into : {Into::kAdd, Into::kOverwrite}) {
+    std::vector<S> wide = Random<S>(kOutputs * kWidth, 3);
+    std::vector<S> narrow = wide;
+    const OuterTerm<S> whole = {kWidth, x.data(), kWidth, wide.data(), kWidth};
+    OuterProducts<S>({0, kOutputs}, kRows, g.data(), kOutputs, {&whole, 1}, into, {},
+                     workspace.data());
+    for (int64_t j = 0, width = 1; j < kWidth; j += width, width = width % 4 + 1) {
+      width = std::min(width, kWidth - j);
+      const OuterTerm<S> term = {width, x.data() + j, kWidth, narrow.data() + j, kWidth};
+      OuterProducts<S>({0, kOutputs}, kRows, g.data(), kOutputs, {&term, 1}, into, {},
+                       workspace.data());
+    }
+
+    EXPECT_EQ(narrow, wide);
   }
 }
 
