@@ -154,7 +154,8 @@ void Network<S>::Impl::CopyTokenRows(Layer& layer, int64_t t, const Share& share
 }
 
 // Puts what the input adds to the gates, biases included, there for time step t and some after it:
-// enough rows to make reading the weights worth while, few enough to leave the gates in the cache.
+// enough rows to make reading the weights, or a call, worth while, few enough to leave the gates in
+// the cache.
 // Returns the first time step that it left out.
 template <typename S>
 int64_t Network<S>::Impl::Project(Layer& layer, int64_t t, const Share& share) {

@@ -354,8 +354,8 @@ constexpr size_t kOuterTermsMax = 2;
 constexpr int64_t kNarrowMax = 4;  // Columns of a term that is narrow.
 constexpr size_t kColumnsOfTermsMax = 1 + kOuterTermsMax * kNarrowMax;
 
-// One column of a narrow right operand, and where its product goes: c [m] with a stride. It is not
-// worth a panel, most of which would be empty. Columns of ones, with ldx 0, make sums over rows.
+// One column of a narrow right operand, x [rows], and where its product goes: c [m] with a stride.
+// It is not worth a panel, most of which would be empty. Ones, with ldx 0, make sums over rows.
 template <typename S>
 struct Column {
   const S* x;

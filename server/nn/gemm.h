@@ -83,21 +83,23 @@ struct OuterTerm {
   int64_t ldc = 0;
 };
 
-// Sums of an outer product's left operand g [rows, m] over its rows; what is null is not wanted.
+// Sums of an outer product's left operand g [rows, m] over its rows, for the range of m that is
+// asked for; what is null is not wanted. The memory is the caller's; a thread writes its range
+// only.
 template <typename S>
 struct RowSums {
   S* all = nullptr;  // [m]: a bias gradient.
-  // [slots, m], and the slot of each row: the gradient at inputs that rows share. Added to what is
-  // there, row by row, in order.
+  // [slots, m]: sums over the rows of each slot, the gradient at inputs that rows share. Always
+  // added to what is there, row by row, in order.
   S* by_slot = nullptr;
-  int64_t ld = 0;
-  const int32_t* slot_of_row = nullptr;
+  int64_t ld = 0;                        // Entries of `by_slot` from one slot to the next.
+  const int32_t* slot_of_row = nullptr;  // [rows], with by_slot.
 };
 
 // c [m, k] = (c, or 0) + g [rows, m]^T * x [rows, k] for up to two terms: weight gradients, summed
 // over rows, for a range of the m rows of c, which best begins at a multiple of kOuterStep.
-// `sums.all` becomes likewise the sums of g, for the same range. With kOverwrite there is at least
-// one row. `workspace` has OuterProductWorkspace() entries.
+// `sums.all` becomes likewise (`sums.all`, or 0) + the sums of g over its rows. With kOverwrite
+// there is at least one row. `workspace` has OuterProductWorkspace() entries.
 template <typename S>
 void OuterProducts(Range m, int64_t rows, const S* g, int64_t ldg,
                    absl::Span<const OuterTerm<S>> terms, Into into, RowSums<S> sums, S* workspace);
