@@ -44,8 +44,7 @@ template <typename S, typename Count>
 void MeasureRows(const S* values, int64_t rows, int64_t n, S limit, double* squares,
                  double* largest, Count count) {
   constexpr int64_t kRows = kVectorSize<S>;
-  for (int64_t begin = 0; begin < rows; begin += kRows) {
-    const auto some = static_cast<int>(std::min(kRows, rows - begin));
+  ForRowGroups<S>(rows, [&](int64_t begin, auto some) {
     Vector<S> maxima[kRows];
     std::fill_n(maxima, kRows, Vector<S>{});
     const auto measure = [&](auto rows_together, int row, const S* from, int64_t stride,
@@ -67,8 +66,8 @@ void MeasureRows(const S* values, int64_t rows, int64_t n, S limit, double* squa
                                     return Vector<S>(packet::pmax(Packet<S>(x), Packet<S>(y)));
                                   }),
                    across);
-    std::copy_n(across, some, largest + begin);
-  }
+    std::copy_n(across, static_cast<int>(some), largest + begin);
+  });
 }
 
 // As MeasureRows; adds, lane by lane, how many magnitudes are above `limit`.
@@ -84,16 +83,14 @@ void MeasureAndCountRows(const S* values, int64_t rows, int64_t n, S limit, doub
 // The sum of squares of one row after the other, each `stride` values after the one before.
 template <typename S>
 void SquaresOfRows(const S* values, int64_t stride, int64_t rows, int64_t n, double* squares) {
-  constexpr int64_t kRows = kVectorSize<S>;
   const auto lanes_of = [](auto rows_together, int, const S* from, int64_t row_stride, int64_t size,
                            Vector<S>* lanes) {
     LanesOfRows<S, rows_together.value>(from, row_stride, size, lanes,
                                         [](auto, const Vector<S>&) {});
   };
-  for (int64_t begin = 0; begin < rows; begin += kRows) {
-    const auto some = static_cast<int>(std::min(kRows, rows - begin));
+  ForRowGroups<S>(rows, [&](int64_t begin, auto some) {
     QuickSumsOfSquares(values + begin * stride, stride, some, n, squares + begin, lanes_of);
-  }
+  });
 }
 
 // By packets whoever asks, so that equal sums have equal roots.
