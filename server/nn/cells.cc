@@ -121,12 +121,16 @@ void ForwardGru(const CellStep<S>& step) {
     ForPackets<S>(units.size(), [&](int64_t packet_begin, auto lanes) {
       const int64_t j = units.begin + packet_begin;
       const Packet<S> rv = Sigmoid<S>(Load<S>(r + j, lanes));
-      const Packet<S> zv = Sigmoid<S>(Load<S>(z + j, lanes));
-      const Packet<S> nv = Tanh<S>(pmadd(rv, Load<S>(candidate + j, lanes), Load<S>(n + j, lanes)));
       Store<S>(r + j, rv, lanes);
-      Store<S>(z + j, zv, lanes);
+      Store<S>(z + j, Sigmoid<S>(Load<S>(z + j, lanes)), lanes);
+      Store<S>(n + j, pmadd(rv, Load<S>(candidate + j, lanes), Load<S>(n + j, lanes)), lanes);
+    });
+    ForPackets<S>(units.size(), [&](int64_t packet_begin, auto lanes) {
+      const int64_t j = units.begin + packet_begin;
+      const Packet<S> nv = Tanh<S>(Load<S>(n + j, lanes));
       Store<S>(n + j, nv, lanes);
-      Store<S>(h + j, pmadd(zv, psub(Load<S>(h_before + j, lanes), nv), nv), lanes);
+      Store<S>(h + j, pmadd(Load<S>(z + j, lanes), psub(Load<S>(h_before + j, lanes), nv), nv),
+               lanes);
     });
   }
 }
@@ -185,15 +189,17 @@ void ForwardLstm(const CellStep<S>& step) {
       const Packet<S> fv = Sigmoid<S>(Load<S>(f + j, lanes));
       const Packet<S> gv = Tanh<S>(Load<S>(g + j, lanes));
       const Packet<S> ov = Sigmoid<S>(Load<S>(o + j, lanes));
-      const Packet<S> cv = pmadd(fv, Load<S>(c_before + j, lanes), pmul(iv, gv));
-      const Packet<S> tv = Tanh<S>(cv);
       Store<S>(i + j, iv, lanes);
       Store<S>(f + j, fv, lanes);
       Store<S>(g + j, gv, lanes);
       Store<S>(o + j, ov, lanes);
-      Store<S>(c + j, cv, lanes);
+      Store<S>(c + j, pmadd(fv, Load<S>(c_before + j, lanes), pmul(iv, gv)), lanes);
+    });
+    ForPackets<S>(units.size(), [&](int64_t packet_begin, auto lanes) {
+      const int64_t j = units.begin + packet_begin;
+      const Packet<S> tv = Tanh<S>(Load<S>(c + j, lanes));
       Store<S>(c_tanh + j, tv, lanes);
-      Store<S>(h + j, pmul(ov, tv), lanes);
+      Store<S>(h + j, pmul(Load<S>(o + j, lanes), tv), lanes);
     });
   }
 }
