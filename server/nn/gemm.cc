@@ -171,11 +171,32 @@ int64_t TileBegin(int64_t rows, int64_t tile, int64_t tiles) {
   return tile == 0 ? 0 : tile == tiles ? rows : rows * tile / tiles;
 }
 
+// Calls for memory a few cache lines at a time: more at once would be waited for.
+class Caller {
+ public:
+  // All of [begin, begin + bytes) has been called for after `calls` times Call.
+  Caller(const void* begin, int64_t bytes, int64_t calls)
+      : next_(static_cast<const char*>(begin)),
+        end_(next_ + bytes),
+        step_((bytes + calls * kCacheLine - 1) / (calls * kCacheLine) * kCacheLine) {}
+  void Call() {
+    const char* const end = next_ + std::min<int64_t>(step_, end_ - next_);
+    for (; next_ < end; next_ += kCacheLine) __builtin_prefetch(next_, 0, 2);
+    next_ = end;
+  }
+
+ private:
+  const char* next_;
+  const char* const end_;
+  const int64_t step_;
+};
+
 // One block of the depth times the rows of a: few panels at a time for all rows, so that they stay
-// in the first-level cache, or near it. `next`: far weights that are read after it.
+// in the first-level cache, or near it. `next`: far weights that are read after it. `caller`, if
+// not null, calls with each tile.
 template <typename S, Operands kOf>
 void MultiplyBlock(TileWork<S> work, const typename PackedMatrix<S>::Groups& groups,
-                   int64_t columns, const S* next) {
+                   int64_t columns, const S* next, Caller* caller) {
   constexpr bool kPackedLeft = kOf == Operands::kPacked;
   const int64_t rows = groups.rows;
   const S* const a = work.a;
@@ -217,6 +238,7 @@ void MultiplyBlock(TileWork<S> work, const typename PackedMatrix<S>::Groups& gro
           work.b = b + column / kPanel<S> * work.panel_stride;
           work.start = start == nullptr ? nullptr : start + column;
           work.c = c_row + column;
+          if (caller != nullptr) caller->Call();
           functions[last - first - 1](work);
           if constexpr (kOf == Operands::kFarWeights) work.ahead += work.ahead_step * work.depth;
         }
@@ -312,8 +334,9 @@ void PackedMatrix<S>::PackTransposed(const S* w, int64_t ld, Range outputs) cons
 
 template <typename S>
 void PackedMatrix<S>::MultiplyGroups(Range outputs, const Groups& groups, const S* x, int64_t ldx,
-                                     Into into, const S* start, S* c, int64_t ldc) const {
-  if (outputs.empty()) return;
+                                     Into into, const S* start, S* c, int64_t ldc,
+                                     absl::Span<const S> soon) const {
+  if (outputs.empty() || groups.rows == 0 || depth_ == 0) return;
   // So many rows of x that a block of them stays in the second-level cache.
   constexpr int64_t kRowsMax = 128;
   const int64_t panels = PanelsFor(outputs_, kPanel<S>);
@@ -321,6 +344,12 @@ void PackedMatrix<S>::MultiplyGroups(Range outputs, const Groups& groups, const 
   // What stays in the second-level cache, from one product to the next, is near.
   constexpr int64_t kNearBytes = 256 << 10;
   const bool far = outputs.size() * depth_ * static_cast<int64_t>(sizeof(S)) > kNearBytes;
+  const int64_t tiles = soon.empty() ? 1
+                                     : groups.count * ((groups.rows + kTileRows - 1) / kTileRows) *
+                                           PanelsFor(outputs.size(), kPanel<S>) *
+                                           PanelsFor(depth_, depth_block);
+  Caller caller(soon.data(), static_cast<int64_t>(soon.size() * sizeof(S)), tiles);
+  Caller* const calling = soon.empty() ? nullptr : &caller;
   Groups part = groups;
   for (int64_t r = 0; r < groups.rows; r += kRowsMax) {
     part.rows = std::min(kRowsMax, groups.rows - r);
@@ -337,13 +366,13 @@ void PackedMatrix<S>::MultiplyGroups(Range outputs, const Groups& groups, const 
       work.into = k == 0 ? into : Into::kAdd;
       work.start = start;
       if (!far) {
-        MultiplyBlock<S, Operands::kWeights>(work, part, outputs.size(), nullptr);
+        MultiplyBlock<S, Operands::kWeights>(work, part, outputs.size(), nullptr, calling);
         continue;
       }
       const int64_t next = k + kc < depth_ ? k + kc : 0;
       const S* const next_panels =
           data_ + next * panels * kPanel<S> + outputs.begin * std::min(depth_block, depth_ - next);
-      MultiplyBlock<S, Operands::kFarWeights>(work, part, outputs.size(), next_panels);
+      MultiplyBlock<S, Operands::kFarWeights>(work, part, outputs.size(), next_panels, calling);
     }
   }
 }
@@ -514,7 +543,7 @@ void PackedProduct(const S* left, int64_t count, const S* right, int64_t depth,
   work.ldc = term.ldc;
   work.into = into;
   work.start = nullptr;
-  MultiplyBlock<S, Operands::kPacked>(work, {1, count, 0, 0}, columns, nullptr);
+  MultiplyBlock<S, Operands::kPacked>(work, {1, count, 0, 0}, columns, nullptr, nullptr);
 }
 
 // Terms one after the other have at most kColumnsMax columns at a time: the pieces of all of them.

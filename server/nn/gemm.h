@@ -47,10 +47,11 @@ class PackedMatrix {
 
   // c [rows, …] = (c, or 0, or `start` in every row) + x [rows, depth] * packed^T, for a range of
   // outputs, all of which are packed. `c` and `start` begin at the first output of the range;
-  // `start` may be null and is used with kOverwrite.
+  // `start` may be null and is used with kOverwrite. `soon` is memory that is read next: it is
+  // called for meanwhile, to the second-level cache, and nothing is read of it.
   void Multiply(Range outputs, int64_t rows, const S* x, int64_t ldx, Into into, const S* start,
-                S* c, int64_t ldc) const {
-    MultiplyGroups(outputs, {1, rows, 0, 0}, x, ldx, into, start, c, ldc);
+                S* c, int64_t ldc, absl::Span<const S> soon = {}) const {
+    MultiplyGroups(outputs, {1, rows, 0, 0}, x, ldx, into, start, c, ldc, soon);
   }
 
   // The same for several groups of rows: reading a panel of weights once for all of them.
@@ -61,7 +62,7 @@ class PackedMatrix {
     int64_t c_stride = 0;
   };
   void MultiplyGroups(Range outputs, const Groups& groups, const S* x, int64_t ldx, Into into,
-                      const S* start, S* c, int64_t ldc) const;
+                      const S* start, S* c, int64_t ldc, absl::Span<const S> soon = {}) const;
 
  private:
   S* data_;

@@ -198,7 +198,7 @@ class Network<S>::Impl {
   void TakeGradients(Layer& layer, int64_t t, const Share& share, int64_t carried, bool traced);
   void MeasureUnits(Measured measured, int64_t t, int64_t row, Range units);
   void GatherUnitSquares(Measured measured, Layer& layer, int64_t t, Range rows);
-  void CarryBack(const CellStep<S>& step, S* delta_h);
+  void CarryBack(int member, const Layer& layer, int64_t t, const CellStep<S>& step, S* delta_h);
   void BackToInput(Layer& layer, int64_t t, const Share& share);
   void BackwardThroughTime(int member, Layer& layer);
   void WeightGradients(int member, const Layer& layer);

@@ -6,6 +6,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/types/span.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "server/base/philox.h"
@@ -84,11 +85,12 @@ struct Product {
     return sum;
   }
 
-  std::vector<S> Multiply(Range outputs, Range rows, Into into, const S* begin) const {
+  std::vector<S> Multiply(Range outputs, Range rows, Into into, const S* begin,
+                          absl::Span<const S> soon = {}) const {
     std::vector<S> c = before;
     packed.matrix.Multiply(outputs, rows.size(), x.data() + rows.begin * ldx, ldx, into,
                            begin == nullptr ? nullptr : begin + outputs.begin,
-                           c.data() + rows.begin * ldc + outputs.begin, ldc);
+                           c.data() + rows.begin * ldc + outputs.begin, ldc, soon);
     return c;
   }
 
@@ -175,6 +177,23 @@ TYPED_TEST(Gemm, GivesTheSameBitsForAnyPartOfRowsAndOutputs) {
           }
         }
       }
+    }
+  }
+}
+
+TYPED_TEST(Gemm, GivesTheSameBitsWhateverMemoryItCallsFor) {
+  using S = TypeParam;
+  const std::vector<S> memory = Random<S>(70'000, 5);
+  for (const Shape& shape : kShapes) {
+    const Product<S> product(shape);
+    const Range outputs = {0, shape.outputs};
+    const Range rows = {0, shape.rows};
+    const std::vector<S> expected = product.Multiply(outputs, rows, Into::kAdd, nullptr);
+    for (const size_t size : {size_t{1}, size_t{15}, size_t{1000}, memory.size()}) {
+      const absl::Span<const S> soon(memory.data(), size);
+
+      EXPECT_EQ(product.Multiply(outputs, rows, Into::kAdd, nullptr, soon), expected)
+          << shape.rows << " x " << shape.outputs << " x " << shape.depth << ", " << size;
     }
   }
 }
