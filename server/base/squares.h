@@ -287,8 +287,8 @@ inline void LanesOfRows(const S* from, int64_t stride, int64_t size, Vector<S>* 
 // `stride` values after the one before: cheaper than one by one where they are short. Within 1e-6
 // of SumOfSquares; a row's sum does not depend on the others. For what is only shown.
 // lanes_of(count, row, from, stride, size, lanes) does LanesOfRows for a block of as many rows as
-// the type of `count` says, from `row` on; what fills up a last block is zero. `rows` is an int, or
-// a type that says it, see ForRowGroups.
+// the type of `count` says, from `row` on; what fills up a last block is zero. `rows` is an int or
+// a std::integral_constant, see ForRowGroups.
 template <typename S, typename Rows, typename LanesOf>
 inline void QuickSumsOfSquares(const S* values, int64_t stride, Rows rows, int64_t n, double* sums,
                                LanesOf lanes_of) {
@@ -330,9 +330,9 @@ inline void QuickSumsOfSquares(const S* values, int64_t stride, Rows rows, int64
   }
 }
 
-// Calls body(begin, count) for groups of `rows` rows that fit QuickSumsOfSquares, from row `begin`
-// on. Whole groups, which are most, have a type as their count: that saves half of what is not
-// spent on values.
+// Calls body(begin, count) for `rows` rows in groups that fit QuickSumsOfSquares, each from row
+// `begin` on. The count of whole groups is a std::integral_constant, which QuickSumsOfSquares is
+// quicker with; that of a rest is an int.
 template <typename S, typename Body>
 inline void ForRowGroups(int64_t rows, Body body) {
   constexpr auto kWhole = static_cast<int>(kVectorSize<S>);

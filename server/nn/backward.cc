@@ -137,19 +137,20 @@ void Network<S>::Impl::GatherUnitSquares(Measured measured, Layer& layer, int64_
   }
 }
 
-// What passes W_hh on its way from time step t to the one before. That one's gates, the most that
-// its cell reads, were written long ago and are far, unless those of all time steps stay near.
+// The member's gates at time step t, the most that its backward cell reads, as far as they are
+// worth a prefetch: they were written long ago, unless those of all time steps stay near.
 template <typename S>
-void Network<S>::Impl::CarryBack(int member, const Layer& layer, int64_t t, const CellStep<S>& step,
-                                 S* delta_h) {
-  constexpr int64_t kSoonMax = (256 << 10) / sizeof(S);  // Half a second-level cache.
-  absl::Span<const S> soon;
-  if (!by_units_ && layout_.positions() * gate_rows_ > kSoonMax) {
-    const Range rows = ShareOf(member, t - 1).rows;
-    const int64_t size = std::min(rows.size() * gate_rows_, kSoonMax);
-    soon = {layer.gates.data() + (layout_.first(t - 1) + rows.begin) * gate_rows_,
-            static_cast<size_t>(size)};
-  }
+absl::Span<const S> Network<S>::Impl::FarGates(int member, const Layer& layer, int64_t t) const {
+  constexpr auto kNear = kNearBytes / static_cast<int64_t>(sizeof(S));
+  if (by_units_ || layout_.positions() * gate_rows_ <= kNear) return {};
+  const Range rows = ShareOf(member, t).rows;
+  return {layer.gates.data() + (layout_.first(t) + rows.begin) * gate_rows_,
+          static_cast<size_t>(std::min(rows.size() * gate_rows_, kNear))};
+}
+
+// What passes W_hh on its way to the time step before. `soon` is what that one reads first.
+template <typename S>
+void Network<S>::Impl::CarryBack(const CellStep<S>& step, absl::Span<const S> soon, S* delta_h) {
   const Into into = CarriesDirectly(config_.cell) ? Into::kAdd : Into::kOverwrite;
   delta_h += step.units.begin;
   RecurrentBackPack().Multiply(step.units, step.rows, step.gates, gate_rows_, into, nullptr,
@@ -188,7 +189,7 @@ void Network<S>::Impl::BackwardThroughTime(int member, Layer& layer) {
       GatherUnitSquares(kCarry, layer, t, Part(member, carried));
       GatherUnitSquares(kAdjoint, layer, t, Part(member, layout_.valid(t)));
     }
-    if (t > 0 && !CutBefore(t)) CarryBack(member, layer, t, step, delta_h);
+    if (t > 0 && !CutBefore(t)) CarryBack(step, FarGates(member, layer, t - 1), delta_h);
     if (layer.index > 0) BackToInput(layer, t, share);
   }
 }

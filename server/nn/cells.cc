@@ -106,7 +106,8 @@ void BackwardPlain(const CellStep<S>& step, const S* delta_h, const DeltaSquares
   }
 }
 
-// r, z = sigmoid; n = tanh(. + r * candidate); h = n + z (h_before - n).
+// r, z = sigmoid; n = tanh(. + r * candidate); h = n + z (h_before - n). The row twice: in one pass
+// the tanh would wait for r of the same units, with too little of other units' work in between.
 template <typename S>
 void ForwardGru(const CellStep<S>& step) {
   const int64_t hidden = step.hidden;
@@ -169,7 +170,8 @@ void BackwardGru(const CellStep<S>& step, S* delta_h, const DeltaSquares& square
   }
 }
 
-// i, f, o = sigmoid; g = tanh; c = f c_before + i g; h = o tanh(c).
+// i, f, o = sigmoid; g = tanh; c = f c_before + i g; h = o tanh(c). The row twice, as
+// in ForwardGru: here it is tanh(c) that would wait.
 template <typename S>
 void ForwardLstm(const CellStep<S>& step) {
   const int64_t hidden = step.hidden;

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <optional>
 #include <utility>
 
 #include "Eigen/Core"
@@ -171,15 +172,15 @@ int64_t TileBegin(int64_t rows, int64_t tile, int64_t tiles) {
   return tile == 0 ? 0 : tile == tiles ? rows : rows * tile / tiles;
 }
 
-// Calls for memory a few cache lines at a time: more at once would be waited for.
-class Caller {
+// Prefetches memory a few cache lines at a time: more at once would be waited for.
+class Prefetcher {
  public:
-  // All of [begin, begin + bytes) has been called for after `calls` times Call.
-  Caller(const void* begin, int64_t bytes, int64_t calls)
+  // All of [begin, begin + bytes) has been asked for after `calls` calls of FetchSome.
+  Prefetcher(const void* begin, int64_t bytes, int64_t calls)
       : next_(static_cast<const char*>(begin)),
         end_(next_ + bytes),
         step_((bytes + calls * kCacheLine - 1) / (calls * kCacheLine) * kCacheLine) {}
-  void Call() {
+  void FetchSome() {
     const char* const end = next_ + std::min<int64_t>(step_, end_ - next_);
     for (; next_ < end; next_ += kCacheLine) __builtin_prefetch(next_, 0, 2);
     next_ = end;
@@ -192,11 +193,11 @@ class Caller {
 };
 
 // One block of the depth times the rows of a: few panels at a time for all rows, so that they stay
-// in the first-level cache, or near it. `next`: far weights that are read after it. `caller`, if
-// not null, calls with each tile.
+// in the first-level cache, or near it. `next`: far weights that are read after it.
+// `prefetcher`, which may be null, fetches some with each tile.
 template <typename S, Operands kOf>
 void MultiplyBlock(TileWork<S> work, const typename PackedMatrix<S>::Groups& groups,
-                   int64_t columns, const S* next, Caller* caller) {
+                   int64_t columns, const S* next, Prefetcher* prefetcher) {
   constexpr bool kPackedLeft = kOf == Operands::kPacked;
   const int64_t rows = groups.rows;
   const S* const a = work.a;
@@ -238,7 +239,7 @@ void MultiplyBlock(TileWork<S> work, const typename PackedMatrix<S>::Groups& gro
           work.b = b + column / kPanel<S> * work.panel_stride;
           work.start = start == nullptr ? nullptr : start + column;
           work.c = c_row + column;
-          if (caller != nullptr) caller->Call();
+          if (prefetcher != nullptr) prefetcher->FetchSome();
           functions[last - first - 1](work);
           if constexpr (kOf == Operands::kFarWeights) work.ahead += work.ahead_step * work.depth;
         }
@@ -341,15 +342,14 @@ void PackedMatrix<S>::MultiplyGroups(Range outputs, const Groups& groups, const 
   constexpr int64_t kRowsMax = 128;
   const int64_t panels = PanelsFor(outputs_, kPanel<S>);
   const int64_t depth_block = DepthBlock(depth_);
-  // What stays in the second-level cache, from one product to the next, is near.
-  constexpr int64_t kNearBytes = 256 << 10;
   const bool far = outputs.size() * depth_ * static_cast<int64_t>(sizeof(S)) > kNearBytes;
-  const int64_t tiles = soon.empty() ? 1
-                                     : groups.count * ((groups.rows + kTileRows - 1) / kTileRows) *
-                                           PanelsFor(outputs.size(), kPanel<S>) *
-                                           PanelsFor(depth_, depth_block);
-  Caller caller(soon.data(), static_cast<int64_t>(soon.size() * sizeof(S)), tiles);
-  Caller* const calling = soon.empty() ? nullptr : &caller;
+  std::optional<Prefetcher> of_soon;
+  if (!soon.empty()) {
+    const int64_t tiles = groups.count * PanelsFor(groups.rows, kTileRows) *
+                          PanelsFor(outputs.size(), kPanel<S>) * PanelsFor(depth_, depth_block);
+    of_soon.emplace(soon.data(), static_cast<int64_t>(soon.size() * sizeof(S)), tiles);
+  }
+  Prefetcher* const prefetcher = of_soon.has_value() ? &*of_soon : nullptr;
   Groups part = groups;
   for (int64_t r = 0; r < groups.rows; r += kRowsMax) {
     part.rows = std::min(kRowsMax, groups.rows - r);
@@ -366,13 +366,13 @@ void PackedMatrix<S>::MultiplyGroups(Range outputs, const Groups& groups, const 
       work.into = k == 0 ? into : Into::kAdd;
       work.start = start;
       if (!far) {
-        MultiplyBlock<S, Operands::kWeights>(work, part, outputs.size(), nullptr, calling);
+        MultiplyBlock<S, Operands::kWeights>(work, part, outputs.size(), nullptr, prefetcher);
         continue;
       }
       const int64_t next = k + kc < depth_ ? k + kc : 0;
       const S* const next_panels =
           data_ + next * panels * kPanel<S> + outputs.begin * std::min(depth_block, depth_ - next);
-      MultiplyBlock<S, Operands::kFarWeights>(work, part, outputs.size(), next_panels, calling);
+      MultiplyBlock<S, Operands::kFarWeights>(work, part, outputs.size(), next_panels, prefetcher);
     }
   }
 }

@@ -25,6 +25,9 @@ namespace gradwatch::nn {
 template <typename S>
 constexpr int64_t kPanel = 2 * kVectorSize<S>;
 
+// What stays in the second-level cache from one product to the next, in bytes: half of a usual one.
+constexpr int64_t kNearBytes = 256 << 10;
+
 // What a product does to what stands in its target.
 enum class Into { kAdd, kOverwrite };
 
@@ -47,8 +50,8 @@ class PackedMatrix {
 
   // c [rows, …] = (c, or 0, or `start` in every row) + x [rows, depth] * packed^T, for a range of
   // outputs, all of which are packed. `c` and `start` begin at the first output of the range;
-  // `start` may be null and is used with kOverwrite. `soon` is memory that is read next: it is
-  // called for meanwhile, to the second-level cache, and nothing is read of it.
+  // `start` may be null and is used with kOverwrite. `soon`: memory that is read next, which is
+  // prefetched into the second-level cache meanwhile; may be empty.
   void Multiply(Range outputs, int64_t rows, const S* x, int64_t ldx, Into into, const S* start,
                 S* c, int64_t ldc, absl::Span<const S> soon = {}) const {
     MultiplyGroups(outputs, {1, rows, 0, 0}, x, ldx, into, start, c, ldc, soon);

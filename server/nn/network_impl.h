@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "absl/functional/function_ref.h"
+#include "absl/types/span.h"
 #include "server/base/range.h"
 #include "server/base/squares.h"
 #include "server/base/thread_team.h"
@@ -198,7 +199,8 @@ class Network<S>::Impl {
   void TakeGradients(Layer& layer, int64_t t, const Share& share, int64_t carried, bool traced);
   void MeasureUnits(Measured measured, int64_t t, int64_t row, Range units);
   void GatherUnitSquares(Measured measured, Layer& layer, int64_t t, Range rows);
-  void CarryBack(int member, const Layer& layer, int64_t t, const CellStep<S>& step, S* delta_h);
+  absl::Span<const S> FarGates(int member, const Layer& layer, int64_t t) const;
+  void CarryBack(const CellStep<S>& step, absl::Span<const S> soon, S* delta_h);
   void BackToInput(Layer& layer, int64_t t, const Share& share);
   void BackwardThroughTime(int member, Layer& layer);
   void WeightGradients(int member, const Layer& layer);

@@ -129,6 +129,31 @@ TYPED_TEST(SquaresTest, SumsTheSquaresOfSomeRows) {
   }
 }
 
+TYPED_TEST(SquaresTest, SumsGroupsOfRowsAsRowsOneByOne) {
+  constexpr int64_t kN = 35;
+  const auto most = 3 * static_cast<int>(kVectorSize<TypeParam>);
+  const auto lanes_of = [](auto count, int, const TypeParam* from, int64_t stride, int64_t size,
+                           Vector<TypeParam>* lanes) {
+    LanesOfRows<TypeParam, count.value>(from, stride, size, lanes,
+                                        [](auto, const Vector<TypeParam>&) {});
+  };
+  const auto values = Random<TypeParam>(static_cast<size_t>(most * kN), 5);
+  for (int rows = 0; rows <= most; ++rows) {
+    std::vector<double> sums(static_cast<size_t>(rows), -1.0);
+
+    ForRowGroups<TypeParam>(rows, [&](int64_t begin, auto count) {
+      QuickSumsOfSquares(values.data() + begin * kN, kN, count, kN, sums.data() + begin, lanes_of);
+    });
+
+    for (int row = 0; row < rows; ++row) {
+      const auto from = values.begin() + row * kN;
+      EXPECT_EQ(sums[static_cast<size_t>(row)],
+                SumsOfRows(std::vector<TypeParam>(from, from + kN), kN, 1, kN).front())
+          << rows << " " << row;
+    }
+  }
+}
+
 // One row near the ends of a float's range does not cost the others their digits, nor itself.
 TEST(QuickSumsOfSquares, HoldsWhereOneRowIsNearTheEndsOfTheRange) {
   constexpr int kRows = static_cast<int>(kVectorSize<float>);
