@@ -147,7 +147,7 @@ class JobManager::Impl::Worker {
 
     // In this order: who sees the step in the stream finds its alerts and the job's progress.
     ObserveRules(now);
-    const auto record = MakeRecord(stats_);
+    const auto record = records_.Make(stats_);
     RecordProgress(record, now);
     if (job_->log.Append(record)) impl_->dispatcher_.Post(job_);
     impl_->CountStep(static_cast<double>(duration) * 1e-9);
@@ -494,6 +494,7 @@ class JobManager::Impl::Worker {
   // Of the present step.
   v1::StepStats stats_;
   std::vector<v1::Alert> changed_;
+  RecordMaker records_;
 
   absl::Time published_ = absl::InfinitePast();
   bool quiet_ = true;  // Nothing fires or is pending in what was published.

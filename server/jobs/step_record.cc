@@ -4,6 +4,8 @@
 #include <cmath>
 #include <cstring>
 #include <limits>
+#include <new>
+#include <type_traits>
 
 #include "absl/container/inlined_vector.h"
 #include "google/protobuf/io/coded_stream.h"
@@ -15,8 +17,10 @@ namespace {
 using google::protobuf::io::CodedOutputStream;
 using v1::StepStats;
 
-// Allocation, deque slot and reference counts of one record, generously.
+// Its share of a slab, deque slot and reference counts of one record, generously.
 constexpr int64_t kRecordOverheadBytes = sizeof(StepRecord) + 64;
+// A slab ends without a word to its records.
+static_assert(std::is_trivially_destructible_v<StepRecord>);
 
 // Tag of a field with a length before its bytes (wire type 2).
 constexpr char kEntryTag = (v1::StreamStatsResponse::kStepsFieldNumber << 3) | 2;
@@ -41,6 +45,7 @@ class FieldReader {
 
   // The value of the field, by its type; one of them, once.
   uint64_t ReadVarint() {
+    if (at_ < end_ && static_cast<uint8_t>(*at_) < 0x80) return static_cast<uint8_t>(*at_++);
     uint64_t value = 0;
     for (int shift = 0; shift < 64; shift += 7) {
       GRADWATCH_CHECK(at_ < end_);
@@ -233,34 +238,48 @@ void FoldOptional(double value, v1::Range* (v1::FoldedStats::*range)(), v1::Fold
 }  // namespace
 
 int64_t StepRecord::bytes() const {
-  return kRecordOverheadBytes + static_cast<int64_t>(storage.capacity());
+  return kRecordOverheadBytes + static_cast<int64_t>(wire.size());
 }
 
-std::shared_ptr<const StepRecord> MakeRecord(const StepStats& stats) {
-  // Reused, so that a trainer allocates what it keeps and no more.
-  thread_local std::string message;
-  GRADWATCH_CHECK(stats.SerializeToString(&message));
-  auto record = std::make_shared<StepRecord>();
-  const Runs runs = TakeFields(message, record.get());
-
+std::shared_ptr<const StepRecord> RecordMaker::Make(const StepStats& stats) {
+  GRADWATCH_CHECK(stats.SerializeToString(&message_));
   uint8_t head[1 + 5] = {kEntryTag};
   const uint8_t* const head_end =
-      CodedOutputStream::WriteVarint32ToArray(static_cast<uint32_t>(message.size()), head + 1);
+      CodedOutputStream::WriteVarint32ToArray(static_cast<uint32_t>(message_.size()), head + 1);
   const auto head_size = static_cast<size_t>(head_end - head);
-  std::string& storage = record->storage;
-  storage.reserve(head_size + message.size());
-  storage.append(reinterpret_cast<const char*>(head), head_size);
+  const std::shared_ptr<StepRecord> record = Room(head_size + message_.size());
+  const Runs runs = TakeFields(message_, record.get());
+
+  char* const wire = reinterpret_cast<char*>(record.get() + 1);
+  char* next = std::copy_n(reinterpret_cast<const char*>(head), head_size, wire);
   for (const Run& run : runs) {
-    if (!run.detail) storage.append(message, run.begin, run.size);
+    if (!run.detail) next = std::copy_n(message_.data() + run.begin, run.size, next);
   }
-  const size_t scalars_end = storage.size();
+  const auto scalars_end = static_cast<size_t>(next - wire);
   for (const Run& run : runs) {
-    if (run.detail) storage.append(message, run.begin, run.size);
+    if (run.detail) next = std::copy_n(message_.data() + run.begin, run.size, next);
   }
-  record->wire = storage;
+  record->wire = absl::string_view(wire, static_cast<size_t>(next - wire));
   record->scalars = record->wire.substr(head_size, scalars_end - head_size);
   record->details = record->wire.substr(scalars_end);
   return record;
+}
+
+// A record with so many bytes behind it.
+std::shared_ptr<StepRecord> RecordMaker::Room(size_t wire_size) {
+  constexpr size_t kAlign = alignof(StepRecord);
+  const size_t size = (sizeof(StepRecord) + wire_size + kAlign - 1) / kAlign * kAlign;
+  if (size > kSlabBytes / 4) {
+    const std::shared_ptr<std::byte[]> own(new std::byte[size]);
+    return {own, new (own.get()) StepRecord};
+  }
+  if (slab_ == nullptr || size > kSlabBytes - used_) {
+    slab_.reset(new std::byte[kSlabBytes]);
+    used_ = 0;
+  }
+  std::byte* const at = slab_.get() + used_;
+  used_ += size;
+  return {slab_, new (at) StepRecord};
 }
 
 void ViewRecord(absl::string_view wire, StepRecord* record) {

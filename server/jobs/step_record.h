@@ -15,7 +15,7 @@
 namespace gradwatch::jobs {
 
 // One recorded step, serialised once and shared by history and every stream. It is neither copied
-// nor moved: the views point into `storage`, or into what holds the record (StepBlock).
+// nor moved: the views point into what holds the record (RecordMaker, StepBlock).
 struct StepRecord {
   StepRecord() = default;
   StepRecord(const StepRecord&) = delete;
@@ -44,8 +44,6 @@ struct StepRecord {
   bool intervened = false;      // `scalars` hold interventions.
   uint8_t shadows = 0;          // Shadow clips that reported.
   uint8_t shadows_clipped = 0;  // Bit i: the i-th would have clipped.
-
-  std::string storage;
 
   // What it counts for in a log: its bytes and its share of the bookkeeping.
   int64_t bytes() const;
@@ -108,10 +106,27 @@ class PortionLimit {
   bool first_ = true;
 };
 
-// Serialises `stats` once.
-std::shared_ptr<const StepRecord> MakeRecord(const v1::StepStats& stats);
+// Makes the records of one job. Records share their memory in tens, so that a trainer seldom asks
+// for any: what it asked for others free, and both would wait for one lock of the allocator.
+//
+// Threads: one at a time; the records belong to whoever keeps them.
+class RecordMaker {
+ public:
+  // Memory of records that follow each other; what is much of that has memory of its own.
+  static constexpr size_t kSlabBytes = size_t{8} << 10;
 
-// Makes `record` a view of `wire`, which is the wire of a record that MakeRecord made.
+  // Serialises `stats` once.
+  std::shared_ptr<const StepRecord> Make(const v1::StepStats& stats);
+
+ private:
+  std::shared_ptr<StepRecord> Room(size_t wire_size);
+
+  std::string message_;  // Reused.
+  std::shared_ptr<std::byte[]> slab_;
+  size_t used_ = 0;  // Bytes of the slab.
+};
+
+// Makes `record` a view of `wire`, which is the wire of a record that a RecordMaker made.
 void ViewRecord(absl::string_view wire, StepRecord* record);
 
 // Fills `stats` with all but the details.

@@ -37,7 +37,7 @@ Records RandomRecords(int64_t first, int count, unsigned seed) {
         tensor->add_magnitude_counts(static_cast<uint32_t>(random() % 300));
       }
     }
-    records.push_back(MakeRecord(stats));
+    records.push_back(RecordMaker().Make(stats));
   }
   return records;
 }

@@ -2,7 +2,10 @@
 
 #include <cmath>
 #include <limits>
+#include <memory>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "gtest/gtest.h"
@@ -30,7 +33,7 @@ TEST(StepRecordTest, ScalarsAndDetailsTogetherMakeTheWholeRecord) {
   stats.mutable_growth()->set_growth_factor(0.9);
   stats.mutable_evaluation()->set_loss(0.25);
 
-  const auto record = MakeRecord(stats);
+  const auto record = RecordMaker().Make(stats);
 
   v1::StepStats scalars, whole;
   ASSERT_TRUE(ParseScalars(*record, &scalars));
@@ -54,14 +57,41 @@ TEST(StepRecordTest, ScalarsAndDetailsTogetherMakeTheWholeRecord) {
   EXPECT_EQ(response.steps(0).SerializeAsString(), stats.SerializeAsString());
 }
 
+// Of any size, so that some share their memory, some end it, and some are too large for it.
+TEST(StepRecordTest, RecordsOutliveTheirMakerAndEachOther) {
+  constexpr int kSteps = 200;
+  const auto stats_of = [](int step) {
+    v1::StepStats stats = StatsOf(step);
+    for (int i = 0; i < step * 7 % 50; ++i) stats.add_tensors()->set_norm(1.0 + step + i);
+    return stats;
+  };
+  std::vector<std::shared_ptr<const StepRecord>> records;
+  {
+    RecordMaker maker;
+    for (int step = 0; step < kSteps; ++step) {
+      auto record = maker.Make(stats_of(step));
+      if (step % 3 != 0) records.push_back(std::move(record));
+    }
+  }
+
+  ASSERT_EQ(records.front()->step, 1);
+  ASSERT_EQ(records.back()->step, kSteps - 1);
+  for (const auto& record : records) {
+    v1::StepStats kept;
+    ASSERT_TRUE(ParseRecord(*record, &kept));
+    EXPECT_EQ(kept.SerializeAsString(),
+              stats_of(static_cast<int>(record->step)).SerializeAsString());
+  }
+}
+
 TEST(StepRecordTest, KnowsThatAStepWasNotFinite) {
   v1::StepStats bad_loss = StatsOf(0);
   bad_loss.set_loss(std::numeric_limits<double>::quiet_NaN());
   v1::StepStats bad_update = StatsOf(0);
   bad_update.mutable_nonfinite_origin()->set_tensor("update/rnn.weight_hh_l0");
 
-  EXPECT_TRUE(MakeRecord(bad_loss)->nonfinite);
-  EXPECT_TRUE(MakeRecord(bad_update)->nonfinite);
+  EXPECT_TRUE(RecordMaker().Make(bad_loss)->nonfinite);
+  EXPECT_TRUE(RecordMaker().Make(bad_update)->nonfinite);
 }
 
 TEST(StepRecordTest, KeepsWhatFoldingNeeds) {
@@ -72,7 +102,7 @@ TEST(StepRecordTest, KeepsWhatFoldingNeeds) {
   stats.set_skipped(true);
   stats.set_nonfinite_count(2);
 
-  const auto record = MakeRecord(stats);
+  const auto record = RecordMaker().Make(stats);
 
   EXPECT_EQ(record->step, 0);
   EXPECT_EQ(record->loss, 1.0);
@@ -94,7 +124,7 @@ TEST(StepRecordTest, AViewOfItsWireSaysTheSame) {
   stats.mutable_nonfinite_origin()->set_tensor("loss");
   stats.mutable_evaluation()->set_loss(0.25);
   stats.add_interventions()->set_name("jobs/a/interventions/1");
-  const auto record = MakeRecord(stats);
+  const auto record = RecordMaker().Make(stats);
 
   StepRecord view;
   ViewRecord(record->wire, &view);
@@ -126,7 +156,7 @@ TEST(StepRecordTest, KeepsWhichShadowClipsWouldHaveClipped) {
   stats.add_tensors()->set_norm(2.0);
   AddShadowReports(&stats);
 
-  const auto record = MakeRecord(stats);
+  const auto record = RecordMaker().Make(stats);
   StepRecord view;
   ViewRecord(record->wire, &view);
 
@@ -145,8 +175,8 @@ TEST(FoldTest, CountsWhatEachShadowClipWouldHaveClipped) {
   AddShadowReports(&stats);
   v1::FoldedStats folded;
 
-  Fold(*MakeRecord(stats), &folded);
-  Fold(*MakeRecord(stats), &folded);
+  Fold(*RecordMaker().Make(stats), &folded);
+  Fold(*RecordMaker().Make(stats), &folded);
 
   ASSERT_EQ(folded.shadow_clipped_steps_size(), 3);
   EXPECT_EQ(folded.shadow_clipped_steps(0), 0);
@@ -160,12 +190,12 @@ TEST(FoldTest, KeepsExtremesCountsAndMeanOfFiniteValues) {
     v1::StepStats stats = StatsOf(static_cast<int64_t>(10 - loss));
     stats.set_loss(loss);
     stats.set_clipped(loss > 1.5);
-    Fold(*MakeRecord(stats), &folded);
+    Fold(*RecordMaker().Make(stats), &folded);
   }
   v1::StepStats bad = StatsOf(9);
   bad.set_loss(std::numeric_limits<double>::infinity());
   bad.set_skipped(true);
-  Fold(*MakeRecord(bad), &folded);
+  Fold(*RecordMaker().Make(bad), &folded);
 
   EXPECT_EQ(folded.count(), 4);
   EXPECT_EQ(folded.first_step(), 7);
@@ -187,7 +217,7 @@ TEST(FoldTest, KeepsInterventions) {
   for (int64_t step = 0; step < 3; ++step) {
     v1::StepStats stats = StatsOf(step);
     if (step == 1) stats.add_interventions()->set_name("jobs/a/interventions/1");
-    Fold(*MakeRecord(stats), &folded);
+    Fold(*RecordMaker().Make(stats), &folded);
   }
 
   ASSERT_EQ(folded.interventions_size(), 1);
@@ -196,15 +226,15 @@ TEST(FoldTest, KeepsInterventions) {
 
 TEST(FoldTest, FoldsWhatFewJobsMeasureOnlyWhereItIs) {
   v1::FoldedStats without, with;
-  Fold(*MakeRecord(StatsOf(0)), &without);
+  Fold(*RecordMaker().Make(StatsOf(0)), &without);
   for (const double cosine : {-0.5, 0.25}) {
     v1::StepStats stats = StatsOf(0);
     stats.set_update_ratio(2.0);
     stats.set_gradient_cosine(cosine);
     stats.set_distance_ratio(cosine + 1.0);
-    Fold(*MakeRecord(stats), &with);
+    Fold(*RecordMaker().Make(stats), &with);
   }
-  Fold(*MakeRecord(StatsOf(1)), &with);
+  Fold(*RecordMaker().Make(StatsOf(1)), &with);
 
   EXPECT_FALSE(without.has_update_ratio() || without.has_gradient_cosine() ||
                without.has_distance_ratio());
@@ -220,7 +250,7 @@ TEST(FoldTest, MeanOfHugeValuesDoesNotOverflow) {
   for (int64_t step = 0; step < 4; ++step) {
     v1::StepStats stats = StatsOf(step);
     stats.set_loss(kHuge);
-    Fold(*MakeRecord(stats), &folded);
+    Fold(*RecordMaker().Make(stats), &folded);
   }
 
   // Each fold rounds twice: 8 roundings of half an epsilon each.

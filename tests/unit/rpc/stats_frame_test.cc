@@ -19,7 +19,7 @@ std::shared_ptr<const jobs::StepRecord> NewRecord(int64_t step, int floats, v1::
     if (i == 0) whole->add_layers();
     whole->mutable_layers(0)->add_hidden_rms(static_cast<float>(i));
   }
-  return jobs::MakeRecord(*whole);
+  return jobs::RecordMaker().Make(*whole);
 }
 
 v1::StreamStatsResponse Parse(const grpc::ByteBuffer& buffer) {
