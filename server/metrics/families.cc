@@ -15,7 +15,16 @@ prometheus::ClientMetric WithLabels(LabelList labels) {
 
 }  // namespace
 
+FamilySet FamilySet::Counting() {
+  FamilySet set;
+  set.only_counts_ = true;
+  set.families_.emplace_back().only_counts = true;
+  return set;
+}
+
 void FamilySet::Family::AddSummary(int64_t count, double sum, LabelList labels) {
+  series += 2;  // A sum and a count.
+  if (only_counts) return;
   prometheus::ClientMetric metric = WithLabels(labels);
   metric.summary.sample_count = static_cast<uint64_t>(count);
   metric.summary.sample_sum = sum;
@@ -23,6 +32,8 @@ void FamilySet::Family::AddSummary(int64_t count, double sum, LabelList labels) 
 }
 
 void FamilySet::Family::Add(double value, LabelList labels) {
+  ++series;
+  if (only_counts) return;
   prometheus::ClientMetric metric = WithLabels(labels);
   if (proto.type == prometheus::MetricType::Counter) {
     metric.counter.value = value;
@@ -46,8 +57,13 @@ FamilySet::Family& FamilySet::Summary(absl::string_view name, absl::string_view 
 
 FamilySet::Family& FamilySet::Declare(absl::string_view name, absl::string_view help,
                                       prometheus::MetricType type) {
+  if (only_counts_) return families_.front();
   const auto found = index_.find(name);
-  if (found != index_.end()) return families_[found->second];
+  if (found != index_.end()) {
+    Family& known = families_[found->second];
+    GRADWATCH_CHECK(known.proto.type == type);
+    return known;
+  }
   index_.emplace(std::string(name), families_.size());
   Family family;
   family.proto.name = std::string(name);
@@ -59,10 +75,7 @@ FamilySet::Family& FamilySet::Declare(absl::string_view name, absl::string_view 
 
 size_t FamilySet::series() const {
   size_t count = 0;
-  for (const Family& family : families_) {
-    const bool summary = family.proto.type == prometheus::MetricType::Summary;
-    count += family.proto.metric.size() * (summary ? 2 : 1);  // A sum and a count.
-  }
+  for (const Family& family : families_) count += family.series;
   return count;
 }
 
@@ -74,14 +87,6 @@ std::vector<prometheus::MetricFamily> FamilySet::Take() {
   families_.clear();
   index_.clear();
   return taken;
-}
-
-void FamilySet::Merge(FamilySet other) {
-  for (Family& from : other.families_) {
-    Family& to = Declare(from.proto.name, from.proto.help, from.proto.type);
-    GRADWATCH_CHECK(to.proto.type == from.proto.type);
-    for (auto& metric : from.proto.metric) to.proto.metric.push_back(std::move(metric));
-  }
 }
 
 }  // namespace gradwatch::metrics

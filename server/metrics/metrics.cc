@@ -52,16 +52,16 @@ class JobCollectable final : public prometheus::Collectable {
     AddSummarySeries(view.count_by_state, view.snapshots, &out);
     size_t shown = 0, dropped = 0, jobs = 0;
     for (const jobs::JobSnapshot& snapshot : view.snapshots) {
-      FamilySet of_job;
-      AddJobSeries(snapshot, rules_, &of_job);
-      const size_t series = of_job.series();
+      FamilySet counted = FamilySet::Counting();
+      AddJobSeries(snapshot, rules_, &counted);
+      const size_t series = counted.series();
       if (jobs == jobs_max_ || shown + series > series_max_) {
         dropped += series;
         continue;
       }
       ++jobs;
       shown += series;
-      out.Merge(std::move(of_job));
+      AddJobSeries(snapshot, rules_, &out);
     }
     AddProcessSeries(&out);
     out.Gauge("gradwatch_exporter_series", "Series of single jobs that this scrape shows.")

@@ -3,11 +3,13 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstdlib>
 #include <fstream>
 #include <limits>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 
@@ -257,6 +259,10 @@ TEST_F(MetricsTest, SeriesBeyondTheHardCapAreLeftOutByWholeJobs) {
   const auto lines = Lines();
 
   EXPECT_THAT(lines, Contains("gradwatch_exporter_series 51"));
+  EXPECT_EQ(
+      std::count_if(lines.begin(), lines.end(),
+                    [](const std::string& line) { return absl::StrContains(line, "job_id="); }),
+      51);
   EXPECT_THAT(lines, Contains("gradwatch_exporter_series_dropped 102"));
   EXPECT_THAT(lines, Not(Contains(HasSubstr("job_id=\"c\""))));
 }
