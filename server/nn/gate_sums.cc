@@ -37,9 +37,9 @@ struct Ends {
   BitVector<S> open = {};
 };
 
-// Adds some columns of vectors, each over all positions: load(p, column) gives one of them, whose
-// values may be negative only if `with_sign`. Adds each unit's magnitudes to `sums`.
-template <typename S, int fraction_bits, int columns, bool with_sign, typename Load>
+// Adds some columns of vectors, each over all positions: load(p, column) gives one of them. Adds
+// each unit's magnitudes to `sums`.
+template <typename S, int fraction_bits, int columns, typename Load>
 inline void AddColumns(int64_t positions, Load load, Ends<S>* ends, uint32_t* sums) {
   constexpr S kClosed = static_cast<S>(kGateClosed);
   constexpr S kOpen = static_cast<S>(kGateOpen);
@@ -50,8 +50,7 @@ inline void AddColumns(int64_t positions, Load load, Ends<S>* ends, uint32_t* su
   for (int64_t p = 0; p < positions; ++p) {
 #pragma GCC unroll 4
     for (int column = 0; column < columns; ++column) {
-      Vector<S> magnitudes = load(p, column);
-      if constexpr (with_sign) magnitudes = packet::pabs(Packet<S>(magnitudes));
+      const Vector<S> magnitudes = packet::pabs(Packet<S>(load(p, column)));
       // A comparison that holds is -1.
       found.closed -= std::bit_cast<BitVector<S>>(magnitudes < kClosed);
       found.open -= std::bit_cast<BitVector<S>>(magnitudes > kOpen);
@@ -95,7 +94,7 @@ void GateSums::Clear() {
   }
 }
 
-template <bool with_sign, typename S>
+template <typename S>
 void GateSums::AddGate(Counts* counts, int gate, uint32_t* sums, const S* values, int64_t stride,
                        int64_t positions) const {
   constexpr int64_t kLanes = kVectorSize<S>;
@@ -106,11 +105,11 @@ void GateSums::AddGate(Counts* counts, int gate, uint32_t* sums, const S* values
   Ends<S> ends;
   int64_t i = 0;
   for (; i + kColumns * kLanes <= units_; i += kColumns * kLanes) {
-    AddColumns<S, kFractionBits, kColumns, with_sign>(positions, load, &ends, sums + i);
+    AddColumns<S, kFractionBits, kColumns>(positions, load, &ends, sums + i);
     values += kColumns * kLanes;
   }
   for (; i + kLanes <= units_; i += kLanes, values += kLanes) {
-    AddColumns<S, kFractionBits, 1, with_sign>(positions, load, &ends, sums + i);
+    AddColumns<S, kFractionBits, 1>(positions, load, &ends, sums + i);
   }
   if (i < units_) {
     const auto load_rest = [values, stride, count = units_ - i](int64_t p, int) {
@@ -119,7 +118,7 @@ void GateSums::AddGate(Counts* counts, int gate, uint32_t* sums, const S* values
       std::copy_n(values + p * stride, count, rest);
       return LoadVector(rest);
     };
-    AddColumns<S, kFractionBits, 1, with_sign>(positions, load_rest, &ends, sums + i);
+    AddColumns<S, kFractionBits, 1>(positions, load_rest, &ends, sums + i);
   }
   const auto at = static_cast<size_t>(gate);
   using Counters = typename CountersOf<S>::Type;
@@ -133,13 +132,8 @@ void GateSums::Add(int member, const S* values, int64_t stride, int64_t position
   while (positions > 0) {
     const int64_t some = std::min(positions, kNarrowMax - counts->narrow_positions);
     for (int gate = 0; gate < gates_; ++gate) {
-      uint32_t* const sums = narrow_.data() + member * member_size_ + gate * StrideOf(units_);
-      const S* const of_gate = values + gate * units_;
-      if (gate == kCandidate) {
-        AddGate<true>(counts, gate, sums, of_gate, stride, some);
-      } else {
-        AddGate<false>(counts, gate, sums, of_gate, stride, some);
-      }
+      AddGate(counts, gate, narrow_.data() + member * member_size_ + gate * StrideOf(units_),
+              values + gate * units_, stride, some);
     }
     counts->narrow_positions += some;
     if (counts->narrow_positions == kNarrowMax) Widen(member);

@@ -17,9 +17,8 @@ constexpr double kGateOpen = 0.95;
 // How far the gates of a layer are open, over many positions, which several threads bring in any
 // order: how many values are near the ends of their range, and each unit's mean magnitude. Sums are
 // of whole numbers, of magnitudes in multiples of 2^-18, so neither order nor threads change a bit;
-// a mean is off by 2e-6 at most. Magnitudes are at most 1, as those of gates are, and only a
-// candidate's values may be negative; a NaN makes its unit's mean meaningless and is neither closed
-// nor open. Allocates only in its constructor.
+// a mean is off by 2e-6 at most. Magnitudes are at most 1, as those of gates are; a NaN makes its
+// unit's mean meaningless and is neither closed nor open. Allocates only in its constructor.
 class GateSums {
  public:
   // For positions of `gates` (at most kGatesMax) x `units` values.
@@ -42,8 +41,6 @@ class GateSums {
 
  private:
   static constexpr int kFractionBits = 18;
-  // Of i f g o and of r z n: what a tanh gives, while a sigmoid gives the others.
-  static constexpr int kCandidate = 2;
   // Positions that fit in a narrow sum.
   static constexpr int64_t kNarrowMax = (1 << (31 - kFractionBits)) - 1;
 
@@ -59,7 +56,7 @@ class GateSums {
 
   // A gate's sums, whole vectors long.
   static int64_t StrideOf(int64_t units);
-  template <bool with_sign, typename S>
+  template <typename S>
   void AddGate(Counts* counts, int gate, uint32_t* sums, const S* values, int64_t stride,
                int64_t positions) const;
   void Widen(int member);
