@@ -61,9 +61,6 @@ struct Trend {
   int window;
 };
 
-// In a third of the time that the general power takes.
-double PowerOf10(double exponent) { return std::exp(exponent * std::log(10.0)); }
-
 Trend GrowthTrend(const Context& context, const stats::Ema& log_growth) {
   return {log_growth.value() / std::log(10.0), std::max(1, context.stats.growth().window())};
 }
@@ -144,17 +141,17 @@ Observation ObserveRecurrentExpansion(const Context& context) {
   seen.known = context.stats.has_growth() && context.baselines.log_growth.count() > 0;
   if (!seen.known) return seen;
   const Trend trend = GrowthTrend(context, context.baselines.log_growth);
-  const double growth = PowerOf10(trend.log10_growth);
+  const double growth = std::pow(10.0, trend.log10_growth);
   const double decades_limit = context.settings.second_threshold;
   const double least = std::min(kExpansionDecadesMin, decades_limit);
   const double limit =
-      std::max(std::min(context.settings.threshold, PowerOf10(decades_limit / trend.window)),
-               PowerOf10(least / trend.window));
+      std::max(std::min(context.settings.threshold, std::pow(10.0, decades_limit / trend.window)),
+               std::pow(10.0, least / trend.window));
   const double decades = trend.window * trend.log10_growth;
   seen.clauses[0] = {.holds = growth > limit, .value = growth, .threshold = limit};
   const double calm =
       std::min(kGrowthResolve, 1.0 + kGrowthResolvePart * (context.settings.threshold - 1.0));
-  seen.clear = growth < std::max(calm, PowerOf10(kGrowthResolvePart * least / trend.window)) &&
+  seen.clear = growth < std::max(calm, std::pow(10.0, kGrowthResolvePart * least / trend.window)) &&
                decades < kExpansionDecadesResolvePart * decades_limit;
   seen.severity = v1::SEVERITY_WARN;
   return seen;

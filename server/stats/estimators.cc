@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <cmath>
 #include <cstddef>
-#include <functional>
 #include <limits>
 
 #include "server/base/check.h"
@@ -23,20 +22,6 @@ double Interpolate(size_t n, double q, At at) {
   const double fraction = position - static_cast<double>(below);
   if (fraction == 0.0) return at(below);
   return at(below) + fraction * (at(below + 1) - at(below));
-}
-
-// How many of the sorted values come before `value`: those of which `before(other, value)` holds.
-// As the searches of the standard library, but without a branch to guess: what a window of noise is
-// asked for is always a surprise.
-template <typename Before>
-std::ptrdiff_t CountBefore(const std::vector<double>& sorted, double value, Before before) {
-  const double* base = sorted.data();
-  for (size_t left = sorted.size(); left > 0;) {
-    const size_t half = (left + 1) / 2;
-    base += before(base[half - 1], value) ? half : 0;
-    left -= half;
-  }
-  return base - sorted.data();
 }
 
 // The i-th smallest (from 0) of |value - center| over sorted values: the i + 1 values next to the
@@ -88,17 +73,18 @@ void Window::Add(double value) {
   if (!std::isfinite(value)) return;
   if (size() < capacity_) {
     ring_.push_back(value);
-    sorted_.insert(sorted_.begin() + CountBefore(sorted_, value, std::less_equal<>()), value);
+    sorted_.insert(std::upper_bound(sorted_.begin(), sorted_.end(), value), value);
     return;
   }
   double& oldest = ring_[static_cast<size_t>(next_)];
   // What lies between the old value and the new one moves by one place.
-  const auto hole = sorted_.begin() + CountBefore(sorted_, oldest, std::less<>());
-  const auto end = sorted_.begin() + CountBefore(sorted_, value, std::less_equal<>());
+  const auto hole = std::lower_bound(sorted_.begin(), sorted_.end(), oldest);
   if (value < oldest) {
-    std::move_backward(end, hole, hole + 1);
-    *end = value;
+    const auto to = std::upper_bound(sorted_.begin(), hole, value);
+    std::move_backward(to, hole, hole + 1);
+    *to = value;
   } else {
+    const auto end = std::upper_bound(hole + 1, sorted_.end(), value);
     std::move(hole + 1, end, hole);
     *(end - 1) = value;
   }
