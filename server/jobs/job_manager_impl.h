@@ -178,7 +178,9 @@ class JobManager::Impl : public std::enable_shared_from_this<JobManager::Impl> {
   // --- Reading.
   View Look(const JobPtr& job) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   v1::Job Assemble(const View& view) const;
+  v1::Job Assemble(const View& view, const Progress& progress) const;
   v1::Job AssembleNow(const JobPtr& job) const ABSL_LOCKS_EXCLUDED(mu_);
+  // What it says of steps is of one moment.
   JobSnapshot Snapshot(const View& view) const;
   // What the job reads or has read; null for generated tasks. FAILED_PRECONDITION when it is gone.
   absl::StatusOr<std::shared_ptr<const data::DatasetContent>> ContentOf(const JobPtr& job) const

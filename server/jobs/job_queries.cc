@@ -43,8 +43,11 @@ JobManager::Impl::View JobManager::Impl::Look(const JobPtr& job) const {
 }
 
 v1::Job JobManager::Impl::Assemble(const View& view) const {
+  return Assemble(view, view.hosted->GetProgress());
+}
+
+v1::Job JobManager::Impl::Assemble(const View& view, const Progress& progress) const {
   v1::Job job = *view.job;
-  const Progress progress = view.hosted->GetProgress();
   job.set_step(progress.step);
   job.set_updates_applied(progress.updates_applied);
   job.set_nonfinite_steps(progress.nonfinite_steps);
@@ -402,8 +405,8 @@ absl::StatusOr<std::unique_ptr<JobManager::AlertReader>> JobManager::Impl::OpenA
 JobSnapshot JobManager::Impl::Snapshot(const View& view) const {
   const absl::Time now = clock_->Now();
   JobSnapshot snapshot;
-  snapshot.job = Assemble(view);
   const Progress progress = view.hosted->GetProgress();
+  snapshot.job = Assemble(view, progress);
   snapshot.loss = progress.loss.At(now);
   snapshot.norm_before = progress.norm_before.At(now);
   snapshot.norm_after = progress.norm_after.At(now);

@@ -935,6 +935,19 @@ TEST_F(JobManagerTest, SnapshotsShowJobsUntilTheirGracePeriodIsOver) {
   EXPECT_TRUE(manager().Get("jobs/a").ok());
 }
 
+// Taken while steps go by; a share of clipped steps above 1 would come of two readings.
+TEST_F(JobManagerTest, ASnapshotIsOfOneMoment) {
+  script_->step_stats = [](v1::StepStats* stats) { stats->set_clipped(true); };
+  Create("a", 1'000'000'000);
+  AwaitState("jobs/a", Job::STATE_RUNNING);
+
+  for (int i = 0; i < 300; ++i) {
+    const JobSnapshot snapshot = manager().Snapshots().at(0);
+    ASSERT_EQ(snapshot.clipped_steps, snapshot.job.step());
+    ASSERT_EQ(snapshot.loss.count, snapshot.job.step());
+  }
+}
+
 TEST_F(JobManagerTest, CountsJobsByStateAndStepsByDuration) {
   Create("a", 10);
   AwaitState("jobs/a", Job::STATE_SUCCEEDED);
