@@ -494,8 +494,8 @@ class JobManager::Impl::Worker {
   // Of the present step.
   v1::StepStats stats_;
   std::vector<v1::Alert> changed_;
-  RecordMaker records_;
 
+  RecordMaker records_;
   absl::Time published_ = absl::InfinitePast();
   bool quiet_ = true;  // Nothing fires or is pending in what was published.
 };

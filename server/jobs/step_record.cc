@@ -19,7 +19,7 @@ using v1::StepStats;
 
 // Its share of a slab, deque slot and reference counts of one record, generously.
 constexpr int64_t kRecordOverheadBytes = sizeof(StepRecord) + 64;
-// A slab ends without a word to its records.
+// A slab is freed without destroying the records in it.
 static_assert(std::is_trivially_destructible_v<StepRecord>);
 
 // Tag of a field with a length before its bytes (wire type 2).
@@ -45,7 +45,6 @@ class FieldReader {
 
   // The value of the field, by its type; one of them, once.
   uint64_t ReadVarint() {
-    if (at_ < end_ && static_cast<uint8_t>(*at_) < 0x80) return static_cast<uint8_t>(*at_++);
     uint64_t value = 0;
     for (int shift = 0; shift < 64; shift += 7) {
       GRADWATCH_CHECK(at_ < end_);
@@ -265,7 +264,7 @@ std::shared_ptr<const StepRecord> RecordMaker::Make(const StepStats& stats) {
   return record;
 }
 
-// A record with so many bytes behind it.
+// A new record, and behind it `wire_size` bytes that are not set.
 std::shared_ptr<StepRecord> RecordMaker::Room(size_t wire_size) {
   constexpr size_t kAlign = alignof(StepRecord);
   const size_t size = (sizeof(StepRecord) + wire_size + kAlign - 1) / kAlign * kAlign;

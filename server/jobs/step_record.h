@@ -106,13 +106,13 @@ class PortionLimit {
   bool first_ = true;
 };
 
-// Makes the records of one job. Records share their memory in tens, so that a trainer seldom asks
-// for any: what it asked for others free, and both would wait for one lock of the allocator.
+// Makes the records of one job. Some share a slab, so that the trainer seldom allocates: another
+// thread frees records, and with one block for each both waited for one lock of the allocator.
 //
 // Threads: one at a time; the records belong to whoever keeps them.
 class RecordMaker {
  public:
-  // Memory of records that follow each other; what is much of that has memory of its own.
+  // A slab, which is kept as long as any record in it; above a quarter a record has its own.
   static constexpr size_t kSlabBytes = size_t{8} << 10;
 
   // Serialises `stats` once.

@@ -22,8 +22,8 @@ class FamilySet {
  public:
   struct Family {
     prometheus::MetricFamily proto;
-    size_t series = 0;
-    bool only_counts = false;
+    size_t series = 0;         // That were added, whether kept or not.
+    bool only_counts = false;  // Keeps none.
 
     void Add(double value, LabelList labels = {});
     // Of a summary.

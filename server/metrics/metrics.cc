@@ -52,6 +52,7 @@ class JobCollectable final : public prometheus::Collectable {
     AddSummarySeries(view.count_by_state, view.snapshots, &out);
     size_t shown = 0, dropped = 0, jobs = 0;
     for (const jobs::JobSnapshot& snapshot : view.snapshots) {
+      // First, since a job is shown whole or not at all.
       FamilySet counted = FamilySet::Counting();
       AddJobSeries(snapshot, rules_, &counted);
       const size_t series = counted.series();
