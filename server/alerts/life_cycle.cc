@@ -61,6 +61,8 @@ bool FiredForEvent(const Observation& seen, const Life& life) {
 }
 
 Transition Advance(const Observation& seen, const Settings& settings, int64_t step, Life* life) {
+  // As most rules at most steps: no clause has a run that would end.
+  if (life->phase == Life::Phase::kInactive && !seen.holds()) return Transition::kNone;
   for (size_t i = 0; i < seen.clauses.size(); ++i) {
     life->runs[i] = seen.clauses[i].holds ? life->runs[i] + 1 : 0;
   }
@@ -87,6 +89,7 @@ void Life::LoadState(stats::StateReader* reader) {
   if (saved_phase < 0 || saved_phase > static_cast<int64_t>(Phase::kFiring)) reader->Fail();
   phase = reader->ok() ? static_cast<Phase>(saved_phase) : Phase::kInactive;
   for (int64_t& run : runs) run = reader->Int();
+  if (phase == Phase::kInactive && runs != std::array<int64_t, kClauses>()) reader->Fail();
   pending_step = reader->Int();
   const int64_t saved_clause = reader->Int();
   if (saved_clause < 0 || saved_clause >= std::ssize(runs)) reader->Fail();

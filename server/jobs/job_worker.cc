@@ -147,7 +147,7 @@ class JobManager::Impl::Worker {
 
     // In this order: who sees the step in the stream finds its alerts and the job's progress.
     ObserveRules(now);
-    const auto record = records_.Make(stats_);
+    const auto record = records_.Make(&stats_);
     RecordProgress(record, now);
     if (job_->log.Append(record)) impl_->dispatcher_.Post(job_);
     impl_->CountStep(static_cast<double>(duration) * 1e-9);

@@ -7,7 +7,6 @@
 #include <new>
 #include <type_traits>
 
-#include "absl/container/inlined_vector.h"
 #include "google/protobuf/io/coded_stream.h"
 #include "server/base/check.h"
 
@@ -27,7 +26,7 @@ constexpr char kEntryTag = (v1::StreamStatsResponse::kStepsFieldNumber << 3) | 2
 
 // Reads, field by field, a message that this process has written; the format:
 // https://protobuf.dev/programming-guides/encoding. Stays inside the bytes whatever they are. The
-// library's own reader takes twice as long, for which a trainer would wait.
+// library's own reader takes twice as long, of which history would have the most.
 class FieldReader {
  public:
   explicit FieldReader(absl::string_view bytes) : at_(bytes.data()), end_(at_ + bytes.size()) {}
@@ -108,6 +107,11 @@ void ReadGrowth(FieldReader input, StepRecord* record) {
   }
 }
 
+void AddShadow(bool clipped, StepRecord* record) {
+  if (clipped) record->shadows_clipped |= static_cast<uint8_t>(1U << record->shadows);
+  ++record->shadows;
+}
+
 void ReadShadow(FieldReader input, StepRecord* record) {
   bool clipped = false;
   while (input.Next()) {
@@ -117,8 +121,7 @@ void ReadShadow(FieldReader input, StepRecord* record) {
       input.Skip();
     }
   }
-  if (clipped) record->shadows_clipped |= static_cast<uint8_t>(1U << record->shadows);
-  ++record->shadows;
+  AddShadow(clipped, record);
 }
 
 // Passes the top-level field of a StepStats that `input` is at, taking what folding needs.
@@ -180,30 +183,34 @@ void EndFields(StepRecord* record) {
       record->nonfinite || !std::isfinite(record->loss) || !std::isfinite(record->norm_before);
 }
 
-// Top-level fields that stand together and are of one kind.
-struct Run {
-  bool detail;
-  size_t begin;
-  size_t size;
-};
-using Runs = absl::InlinedVector<Run, 8>;
-
-Runs TakeFields(const std::string& message, StepRecord* record) {
-  Runs runs;
+// What TakeField takes of the wire, of the message itself.
+void TakeScalars(const StepStats& stats, StepRecord* record) {
   BeginFields(record);
-  FieldReader input(message);
-  const char* begin = input.position();
-  while (input.Next()) {
-    const bool detail = IsDetail(input.number());
-    TakeField(&input, record);
-    if (runs.empty() || runs.back().detail != detail) {
-      runs.push_back({detail, static_cast<size_t>(begin - message.data()), 0});
-    }
-    runs.back().size += static_cast<size_t>(input.position() - begin);
-    begin = input.position();
+  record->step = stats.step();
+  record->loss = stats.loss();
+  record->norm_before = stats.norm_before();
+  if (stats.has_norm_after()) record->norm_after = stats.norm_after();
+  if (stats.has_growth()) record->growth_factor = stats.growth().growth_factor();
+  if (stats.has_update_ratio()) record->update_ratio = stats.update_ratio();
+  if (stats.has_gradient_cosine()) record->gradient_cosine = stats.gradient_cosine();
+  if (stats.has_distance_ratio()) record->distance_ratio = stats.distance_ratio();
+  record->clipped = stats.clipped();
+  record->skipped = stats.skipped();
+  record->nonfinite = stats.nonfinite_count() != 0 || stats.has_nonfinite_origin();
+  record->evaluated = stats.has_evaluation();
+  record->intervened = !stats.interventions().empty();
+  for (const v1::ShadowReport& shadow : stats.shadow_reports()) {
+    AddShadow(shadow.clipped(), record);
   }
   EndFields(record);
-  return runs;
+}
+
+void SwapDetails(StepStats* a, StepStats* b) {
+  a->mutable_tensors()->Swap(b->mutable_tensors());
+  a->mutable_layers()->Swap(b->mutable_layers());
+  a->mutable_recurrent()->Swap(b->mutable_recurrent());
+  a->mutable_probe()->Swap(b->mutable_probe());
+  a->mutable_lengths()->Swap(b->mutable_lengths());
 }
 
 constexpr int kFoldedInterventionsMax = 1000;
@@ -240,27 +247,27 @@ int64_t StepRecord::bytes() const {
   return kRecordOverheadBytes + static_cast<int64_t>(wire.size());
 }
 
-std::shared_ptr<const StepRecord> RecordMaker::Make(const StepStats& stats) {
-  GRADWATCH_CHECK(stats.SerializeToString(&message_));
-  uint8_t head[1 + 5] = {kEntryTag};
-  const uint8_t* const head_end =
-      CodedOutputStream::WriteVarint32ToArray(static_cast<uint32_t>(message_.size()), head + 1);
-  const auto head_size = static_cast<size_t>(head_end - head);
-  const std::shared_ptr<StepRecord> record = Room(head_size + message_.size());
-  const Runs runs = TakeFields(message_, record.get());
+std::shared_ptr<const StepRecord> RecordMaker::Make(StepStats* stats) {
+  SwapDetails(stats, &details_);
+  const size_t scalars_size = stats->ByteSizeLong();
+  const size_t details_size = details_.ByteSizeLong();
+  const size_t size = scalars_size + details_size;
+  GRADWATCH_CHECK(size <= std::numeric_limits<int32_t>::max());
+  const size_t head_size = 1 + CodedOutputStream::VarintSize32(static_cast<uint32_t>(size));
+  const std::shared_ptr<StepRecord> record = Room(head_size + size);
 
   char* const wire = reinterpret_cast<char*>(record.get() + 1);
-  char* next = std::copy_n(reinterpret_cast<const char*>(head), head_size, wire);
-  for (const Run& run : runs) {
-    if (!run.detail) next = std::copy_n(message_.data() + run.begin, run.size, next);
-  }
-  const auto scalars_end = static_cast<size_t>(next - wire);
-  for (const Run& run : runs) {
-    if (run.detail) next = std::copy_n(message_.data() + run.begin, run.size, next);
-  }
-  record->wire = absl::string_view(wire, static_cast<size_t>(next - wire));
-  record->scalars = record->wire.substr(head_size, scalars_end - head_size);
-  record->details = record->wire.substr(scalars_end);
+  auto* const bytes = reinterpret_cast<uint8_t*>(wire);
+  bytes[0] = kEntryTag;
+  uint8_t* next = CodedOutputStream::WriteVarint32ToArray(static_cast<uint32_t>(size), bytes + 1);
+  next = stats->SerializeWithCachedSizesToArray(next);
+  next = details_.SerializeWithCachedSizesToArray(next);
+  GRADWATCH_CHECK(next == bytes + head_size + size);
+  record->wire = absl::string_view(wire, head_size + size);
+  record->scalars = record->wire.substr(head_size, scalars_size);
+  record->details = record->wire.substr(head_size + scalars_size);
+  TakeScalars(*stats, record.get());
+  SwapDetails(stats, &details_);
   return record;
 }
 

@@ -115,13 +115,13 @@ class RecordMaker {
   // A slab, which is kept as long as any record in it; above a quarter a record has its own.
   static constexpr size_t kSlabBytes = size_t{8} << 10;
 
-  // Serialises `stats` once.
-  std::shared_ptr<const StepRecord> Make(const v1::StepStats& stats);
+  // Serialises `stats` once; they are the same again when it returns.
+  std::shared_ptr<const StepRecord> Make(v1::StepStats* stats);
 
  private:
   std::shared_ptr<StepRecord> Room(size_t wire_size);
 
-  std::string message_;  // Reused.
+  v1::StepStats details_;  // While they are serialised; empty otherwise.
   std::shared_ptr<std::byte[]> slab_;
   size_t used_ = 0;  // Bytes of the slab.
 };

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "gtest/gtest.h"
+#include "tests/unit/jobs/record_testing.h"
 
 namespace gradwatch::jobs {
 namespace {
@@ -37,7 +38,7 @@ Records RandomRecords(int64_t first, int count, unsigned seed) {
         tensor->add_magnitude_counts(static_cast<uint32_t>(random() % 300));
       }
     }
-    records.push_back(RecordMaker().Make(stats));
+    records.push_back(RecordOf(stats));
   }
   return records;
 }

@@ -8,6 +8,7 @@
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "proto/support/errors.h"
+#include "tests/unit/jobs/record_testing.h"
 
 namespace gradwatch::jobs {
 namespace {
@@ -24,7 +25,7 @@ v1::StepStats StatsOf(int64_t step) {
 
 // As a job's worker and its dispatcher do it, on this thread.
 void Append(int64_t step, StepLog* log) {
-  if (log->Append(RecordMaker().Make(StatsOf(step)))) log->Serve();
+  if (log->Append(RecordOf(StatsOf(step)))) log->Serve();
 }
 
 std::vector<int64_t> StepsOf(const StepRecords& records) {
@@ -57,7 +58,7 @@ TEST(StepLogTest, IsEmptyAtFirst) {
 }
 
 TEST(StepLogTest, ForgetsTheOldestBeyondItsBytesAndSaysWhichIsKept) {
-  const int64_t one = RecordMaker().Make(StatsOf(1000))->bytes();
+  const int64_t one = RecordOf(StatsOf(1000))->bytes();
   StepLog log(10 * one);
 
   for (int64_t step = 1000; step < 1050; ++step) Append(step, &log);
@@ -88,7 +89,7 @@ bool HoldsAllFrom(int64_t step, const StepLog& log) {
     const auto records = log.Read(step, 100, 1 << 20);
     if (!records.ok() || records->empty()) return false;
     for (const auto& record : *records) {
-      if (record->wire != RecordMaker().Make(StatsOf(step))->wire) return false;
+      if (record->wire != RecordOf(StatsOf(step))->wire) return false;
       ++step;
     }
   }
@@ -101,7 +102,7 @@ TEST(StepLogTest, KeepsEveryRecordWhenItCompresses) {
   int64_t bytes = 0;
 
   for (int64_t step = 0; step < kSteps; ++step) {
-    bytes += RecordMaker().Make(StatsOf(step))->bytes();
+    bytes += RecordOf(StatsOf(step))->bytes();
     Append(step, &log);
   }
 
@@ -115,7 +116,7 @@ TEST(StepLogTest, ReadersNearTheNewestStepFindRecordsAsTheyWereAppended) {
   StepLog log(1 << 30);
   std::vector<std::shared_ptr<const StepRecord>> appended;
   for (int64_t step = 0; step < 4000; ++step) {
-    appended.push_back(RecordMaker().Make(StatsOf(step)));
+    appended.push_back(RecordOf(StatsOf(step)));
     if (log.Append(appended.back())) log.Serve();
   }
 
@@ -153,7 +154,7 @@ TEST(StepLogTest, CompressesAllButTheNewestStepsOnceItIsClosed) {
 }
 
 TEST(StepLogTest, HoldsItsBoundAndForgetsCompressedStepsBlockByBlock) {
-  const int64_t one = RecordMaker().Make(StatsOf(5000))->bytes();
+  const int64_t one = RecordOf(StatsOf(5000))->bytes();
   const int64_t bytes_max = one * 1600;
   StepLog log(bytes_max);
   int64_t oldest = 0;
@@ -176,12 +177,12 @@ TEST(StepLogTest, CompressesLongRecordsBeforeTheyFillTheLog) {
   constexpr int64_t kSteps = 400;
   v1::StepStats stats = StatsOf(0);
   for (int i = 0; i < 8000; ++i) stats.add_tensors()->set_norm(2.0);
-  const int64_t bytes_max = 200 * RecordMaker().Make(stats)->bytes();
+  const int64_t bytes_max = 200 * RecordOf(stats)->bytes();
   StepLog log(bytes_max);
 
   for (int64_t step = 0; step < kSteps; ++step) {
     stats.set_step(step);
-    if (log.Append(RecordMaker().Make(stats))) log.Serve();
+    if (log.Append(RecordOf(stats))) log.Serve();
     ASSERT_LE(log.bytes(), bytes_max);
   }
 
@@ -193,7 +194,7 @@ TEST(StepLogTest, CompressesLongRecordsBeforeTheyFillTheLog) {
 
 TEST(StepLogTest, ReadersMayFollowAcrossTheBorderWhileItCompressesAndForgets) {
   constexpr int64_t kSteps = 20'000;
-  StepLog log(RecordMaker().Make(StatsOf(5000))->bytes() * 2000);
+  StepLog log(RecordOf(StatsOf(5000))->bytes() * 2000);
   std::atomic<bool> stop = false;
   bool in_order[2] = {true, true};
   const auto follow = [&log](bool* ok) {
@@ -214,7 +215,7 @@ TEST(StepLogTest, ReadersMayFollowAcrossTheBorderWhileItCompressesAndForgets) {
   std::vector<std::thread> readers;
   for (bool& ok : in_order) readers.emplace_back(follow, &ok);
   for (int64_t step = 0; step < kSteps; ++step) {
-    static_cast<void>(log.Append(RecordMaker().Make(StatsOf(step))));
+    static_cast<void>(log.Append(RecordOf(StatsOf(step))));
   }
   log.Close();
   for (std::thread& reader : readers) reader.join();

@@ -9,6 +9,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "gtest/gtest.h"
+#include "tests/unit/jobs/record_testing.h"
 
 namespace gradwatch::jobs {
 namespace {
@@ -33,7 +34,7 @@ TEST(StepRecordTest, ScalarsAndDetailsTogetherMakeTheWholeRecord) {
   stats.mutable_growth()->set_growth_factor(0.9);
   stats.mutable_evaluation()->set_loss(0.25);
 
-  const auto record = RecordMaker().Make(stats);
+  const auto record = RecordOf(stats);
 
   v1::StepStats scalars, whole;
   ASSERT_TRUE(ParseScalars(*record, &scalars));
@@ -69,7 +70,9 @@ TEST(StepRecordTest, RecordsOutliveTheirMakerAndEachOther) {
   {
     RecordMaker maker;
     for (int step = 0; step < kSteps; ++step) {
-      auto record = maker.Make(stats_of(step));
+      v1::StepStats stats = stats_of(step);
+      auto record = maker.Make(&stats);
+      EXPECT_EQ(stats.SerializeAsString(), stats_of(step).SerializeAsString());
       if (step % 3 != 0) records.push_back(std::move(record));
     }
   }
@@ -90,8 +93,8 @@ TEST(StepRecordTest, KnowsThatAStepWasNotFinite) {
   v1::StepStats bad_update = StatsOf(0);
   bad_update.mutable_nonfinite_origin()->set_tensor("update/rnn.weight_hh_l0");
 
-  EXPECT_TRUE(RecordMaker().Make(bad_loss)->nonfinite);
-  EXPECT_TRUE(RecordMaker().Make(bad_update)->nonfinite);
+  EXPECT_TRUE(RecordOf(bad_loss)->nonfinite);
+  EXPECT_TRUE(RecordOf(bad_update)->nonfinite);
 }
 
 TEST(StepRecordTest, KeepsWhatFoldingNeeds) {
@@ -102,7 +105,7 @@ TEST(StepRecordTest, KeepsWhatFoldingNeeds) {
   stats.set_skipped(true);
   stats.set_nonfinite_count(2);
 
-  const auto record = RecordMaker().Make(stats);
+  const auto record = RecordOf(stats);
 
   EXPECT_EQ(record->step, 0);
   EXPECT_EQ(record->loss, 1.0);
@@ -116,30 +119,61 @@ TEST(StepRecordTest, KeepsWhatFoldingNeeds) {
   EXPECT_TRUE(record->details.empty());
 }
 
+// What a view takes of the wire and the maker of the message.
+void ExpectSame(const StepRecord& view, const StepRecord& record) {
+  const auto same = [](double a, double b) { return a == b || (std::isnan(a) && std::isnan(b)); };
+  EXPECT_EQ(view.step, record.step);
+  EXPECT_EQ(view.wire, record.wire);
+  EXPECT_EQ(view.scalars, record.scalars);
+  EXPECT_EQ(view.details, record.details);
+  EXPECT_PRED2(same, view.loss, record.loss);
+  EXPECT_PRED2(same, view.norm_before, record.norm_before);
+  EXPECT_PRED2(same, view.norm_after, record.norm_after);
+  EXPECT_PRED2(same, view.growth_factor, record.growth_factor);
+  EXPECT_PRED2(same, view.update_ratio, record.update_ratio);
+  EXPECT_PRED2(same, view.gradient_cosine, record.gradient_cosine);
+  EXPECT_PRED2(same, view.distance_ratio, record.distance_ratio);
+  EXPECT_EQ(view.clipped, record.clipped);
+  EXPECT_EQ(view.skipped, record.skipped);
+  EXPECT_EQ(view.nonfinite, record.nonfinite);
+  EXPECT_EQ(view.evaluated, record.evaluated);
+  EXPECT_EQ(view.intervened, record.intervened);
+  EXPECT_EQ(view.shadows, record.shadows);
+  EXPECT_EQ(view.shadows_clipped, record.shadows_clipped);
+}
+
 TEST(StepRecordTest, AViewOfItsWireSaysTheSame) {
-  v1::StepStats stats = StatsOf(41);
-  for (int i = 0; i < 300; ++i) stats.add_tensors()->set_norm(i);
-  stats.mutable_growth()->set_growth_factor(0.9);
-  stats.mutable_growth()->add_layer_growth_factors(0.8);
-  stats.mutable_nonfinite_origin()->set_tensor("loss");
-  stats.mutable_evaluation()->set_loss(0.25);
-  stats.add_interventions()->set_name("jobs/a/interventions/1");
-  const auto record = RecordMaker().Make(stats);
+  std::vector<v1::StepStats> steps(1, StatsOf(41));
+  // One more field in each, so that each is missing, and there, beside all before it.
+  const auto add = [&steps]() -> v1::StepStats& { return steps.emplace_back(steps.back()); };
+  for (int i = 0; i < 300; ++i) steps[0].add_tensors()->set_norm(i);
+  add().set_norm_after(0.0);
+  add().mutable_growth()->add_layer_growth_factors(0.8);
+  add().mutable_growth()->set_growth_factor(0.9);
+  add().set_update_ratio(0.001);
+  add().set_gradient_cosine(-0.5);
+  add().set_distance_ratio(0.75);
+  add().set_clipped(true);
+  add().set_skipped(true);
+  add().add_shadow_reports()->set_clipped(false);
+  add().add_shadow_reports()->set_clipped(true);
+  add().mutable_evaluation()->set_loss(0.25);
+  add().add_interventions()->set_name("jobs/a/interventions/1");
+  add().add_lengths()->set_loss(0.5);
+  add().set_nonfinite_count(2);
+  add().mutable_nonfinite_origin()->set_tensor("loss");
+  add().set_loss(std::numeric_limits<double>::quiet_NaN());
 
-  StepRecord view;
-  ViewRecord(record->wire, &view);
-
-  EXPECT_EQ(view.step, record->step);
-  EXPECT_EQ(view.scalars, record->scalars);
-  EXPECT_EQ(view.details, record->details);
-  EXPECT_EQ(view.loss, record->loss);
-  EXPECT_EQ(view.norm_before, record->norm_before);
-  EXPECT_TRUE(std::isnan(view.norm_after));
-  EXPECT_EQ(view.growth_factor, record->growth_factor);
-  EXPECT_EQ(view.nonfinite, record->nonfinite);
-  EXPECT_EQ(view.evaluated, record->evaluated);
-  EXPECT_TRUE(record->intervened);
-  EXPECT_TRUE(view.intervened);
+  RecordMaker maker;
+  for (v1::StepStats& stats : steps) {
+    SCOPED_TRACE(stats.ShortDebugString().substr(0, 200));
+    const auto record = maker.Make(&stats);
+    StepRecord view;
+    ViewRecord(record->wire, &view);
+    ExpectSame(view, *record);
+  }
+  EXPECT_TRUE(maker.Make(&steps.back())->evaluated);
+  EXPECT_TRUE(maker.Make(&steps.back())->intervened);
 }
 
 // Three shadow clips, of which the second would have clipped.
@@ -156,7 +190,7 @@ TEST(StepRecordTest, KeepsWhichShadowClipsWouldHaveClipped) {
   stats.add_tensors()->set_norm(2.0);
   AddShadowReports(&stats);
 
-  const auto record = RecordMaker().Make(stats);
+  const auto record = RecordOf(stats);
   StepRecord view;
   ViewRecord(record->wire, &view);
 
@@ -175,8 +209,8 @@ TEST(FoldTest, CountsWhatEachShadowClipWouldHaveClipped) {
   AddShadowReports(&stats);
   v1::FoldedStats folded;
 
-  Fold(*RecordMaker().Make(stats), &folded);
-  Fold(*RecordMaker().Make(stats), &folded);
+  Fold(*RecordOf(stats), &folded);
+  Fold(*RecordOf(stats), &folded);
 
   ASSERT_EQ(folded.shadow_clipped_steps_size(), 3);
   EXPECT_EQ(folded.shadow_clipped_steps(0), 0);
@@ -190,12 +224,12 @@ TEST(FoldTest, KeepsExtremesCountsAndMeanOfFiniteValues) {
     v1::StepStats stats = StatsOf(static_cast<int64_t>(10 - loss));
     stats.set_loss(loss);
     stats.set_clipped(loss > 1.5);
-    Fold(*RecordMaker().Make(stats), &folded);
+    Fold(*RecordOf(stats), &folded);
   }
   v1::StepStats bad = StatsOf(9);
   bad.set_loss(std::numeric_limits<double>::infinity());
   bad.set_skipped(true);
-  Fold(*RecordMaker().Make(bad), &folded);
+  Fold(*RecordOf(bad), &folded);
 
   EXPECT_EQ(folded.count(), 4);
   EXPECT_EQ(folded.first_step(), 7);
@@ -217,7 +251,7 @@ TEST(FoldTest, KeepsInterventions) {
   for (int64_t step = 0; step < 3; ++step) {
     v1::StepStats stats = StatsOf(step);
     if (step == 1) stats.add_interventions()->set_name("jobs/a/interventions/1");
-    Fold(*RecordMaker().Make(stats), &folded);
+    Fold(*RecordOf(stats), &folded);
   }
 
   ASSERT_EQ(folded.interventions_size(), 1);
@@ -226,15 +260,15 @@ TEST(FoldTest, KeepsInterventions) {
 
 TEST(FoldTest, FoldsWhatFewJobsMeasureOnlyWhereItIs) {
   v1::FoldedStats without, with;
-  Fold(*RecordMaker().Make(StatsOf(0)), &without);
+  Fold(*RecordOf(StatsOf(0)), &without);
   for (const double cosine : {-0.5, 0.25}) {
     v1::StepStats stats = StatsOf(0);
     stats.set_update_ratio(2.0);
     stats.set_gradient_cosine(cosine);
     stats.set_distance_ratio(cosine + 1.0);
-    Fold(*RecordMaker().Make(stats), &with);
+    Fold(*RecordOf(stats), &with);
   }
-  Fold(*RecordMaker().Make(StatsOf(1)), &with);
+  Fold(*RecordOf(StatsOf(1)), &with);
 
   EXPECT_FALSE(without.has_update_ratio() || without.has_gradient_cosine() ||
                without.has_distance_ratio());
@@ -250,7 +284,7 @@ TEST(FoldTest, MeanOfHugeValuesDoesNotOverflow) {
   for (int64_t step = 0; step < 4; ++step) {
     v1::StepStats stats = StatsOf(step);
     stats.set_loss(kHuge);
-    Fold(*RecordMaker().Make(stats), &folded);
+    Fold(*RecordOf(stats), &folded);
   }
 
   // Each fold rounds twice: 8 roundings of half an epsilon each.

@@ -5,6 +5,7 @@
 #include "google/protobuf/util/message_differencer.h"
 #include "gradwatch/v1/job.pb.h"
 #include "server/jobs/step_block.h"
+#include "tests/unit/jobs/record_testing.h"
 
 namespace gradwatch::rpc {
 namespace {
@@ -19,7 +20,7 @@ std::shared_ptr<const jobs::StepRecord> NewRecord(int64_t step, int floats, v1::
     if (i == 0) whole->add_layers();
     whole->mutable_layers(0)->add_hidden_rms(static_cast<float>(i));
   }
-  return jobs::RecordMaker().Make(*whole);
+  return jobs::RecordOf(*whole);
 }
 
 v1::StreamStatsResponse Parse(const grpc::ByteBuffer& buffer) {
