@@ -26,7 +26,7 @@ class PretendTrainer final : public train::Trainer {
     *stats = script_->typical;
     stats->set_step(step_);
     stats->set_updates_applied(step_ + 1);
-    // No rule sees anything in it, and no two records are alike.
+    // No rule sees anything in it but that the loss does not fall, and no two records are alike.
     const double wiggle = 1.0 + 1e-3 * static_cast<double>(step_ * 7919 % 1000) / 1000.0;
     stats->set_loss(stats->loss() * wiggle);
     stats->set_norm_before(stats->norm_before() * wiggle);
