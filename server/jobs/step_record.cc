@@ -183,7 +183,7 @@ void EndFields(StepRecord* record) {
       record->nonfinite || !std::isfinite(record->loss) || !std::isfinite(record->norm_before);
 }
 
-// What TakeField takes of the wire, of the message itself.
+// Takes of a message what TakeField takes of its wire.
 void TakeScalars(const StepStats& stats, StepRecord* record) {
   BeginFields(record);
   record->step = stats.step();
@@ -205,6 +205,7 @@ void TakeScalars(const StepStats& stats, StepRecord* record) {
   EndFields(record);
 }
 
+// The fields that IsDetail names.
 void SwapDetails(StepStats* a, StepStats* b) {
   a->mutable_tensors()->Swap(b->mutable_tensors());
   a->mutable_layers()->Swap(b->mutable_layers());

@@ -9,7 +9,9 @@
 
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "server/alerts/life_cycle.h"
 #include "server/alerts/thresholds.h"
+#include "server/stats/state_bytes.h"
 #include "tests/unit/alerts/rule_streams.h"
 
 namespace gradwatch::alerts {
@@ -1659,6 +1661,24 @@ TEST(RuleEngine, RefusesAStateThatIsNone) {
   }
 
   EXPECT_EQ(stream.engine.SaveState(), good);
+}
+
+TEST(RuleEngine, RefusesALifeWithRunsWhereNothingHolds) {
+  const auto loads = [](Life::Phase phase, int64_t run) {
+    Life life, loaded;
+    life.phase = phase;
+    life.runs[1] = run;
+    stats::StateWriter writer;
+    life.SaveState(&writer);
+    stats::StateReader reader(writer.bytes());
+    loaded.LoadState(&reader);
+    return reader.ok() && reader.at_end() && loaded.phase == phase && loaded.runs == life.runs;
+  };
+
+  EXPECT_TRUE(loads(Life::Phase::kInactive, 0));
+  EXPECT_TRUE(loads(Life::Phase::kPending, 3));
+  EXPECT_TRUE(loads(Life::Phase::kFiring, 3));
+  EXPECT_FALSE(loads(Life::Phase::kInactive, 3));
 }
 
 }  // namespace
