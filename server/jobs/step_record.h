@@ -115,7 +115,7 @@ class RecordMaker {
   // A slab, which is kept as long as any record in it; above a quarter a record has its own.
   static constexpr size_t kSlabBytes = size_t{8} << 10;
 
-  // Serialises `stats` once; they are the same again when it returns.
+  // Serialises `stats`, which are the same again afterwards unless it throws std::bad_alloc.
   std::shared_ptr<const StepRecord> Make(v1::StepStats* stats);
 
  private:

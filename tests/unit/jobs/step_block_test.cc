@@ -43,22 +43,6 @@ Records RandomRecords(int64_t first, int count, unsigned seed) {
   return records;
 }
 
-void ExpectSame(const StepRecord& a, const StepRecord& b) {
-  EXPECT_EQ(a.step, b.step);
-  EXPECT_EQ(a.wire, b.wire);
-  EXPECT_EQ(a.scalars, b.scalars);
-  EXPECT_EQ(a.details, b.details);
-  EXPECT_TRUE(a.loss == b.loss || (std::isnan(a.loss) && std::isnan(b.loss)));
-  EXPECT_EQ(a.norm_before, b.norm_before);
-  EXPECT_TRUE(a.norm_after == b.norm_after ||
-              (std::isnan(a.norm_after) && std::isnan(b.norm_after)));
-  EXPECT_EQ(a.growth_factor, b.growth_factor);
-  EXPECT_EQ(a.clipped, b.clipped);
-  EXPECT_EQ(a.skipped, b.skipped);
-  EXPECT_EQ(a.nonfinite, b.nonfinite);
-  EXPECT_EQ(a.evaluated, b.evaluated);
-}
-
 TEST(StepBlockTest, GivesBackEveryRecordAsItWas) {
   for (const int count : {1, 2, 63, 256}) {
     const Records records = RandomRecords(1000, count, static_cast<unsigned>(count));
@@ -69,7 +53,7 @@ TEST(StepBlockTest, GivesBackEveryRecordAsItWas) {
     EXPECT_EQ(block.first_step(), 1000);
     EXPECT_EQ(block.last_step(), 1000 + count - 1);
     ASSERT_EQ(unpacked.size(), records.size());
-    for (size_t i = 0; i < records.size(); ++i) ExpectSame(*unpacked[i], *records[i]);
+    for (size_t i = 0; i < records.size(); ++i) ExpectSameRecord(*unpacked[i], *records[i]);
   }
 }
 

@@ -119,29 +119,7 @@ TEST(StepRecordTest, KeepsWhatFoldingNeeds) {
   EXPECT_TRUE(record->details.empty());
 }
 
-// What a view takes of the wire and the maker of the message.
-void ExpectSame(const StepRecord& view, const StepRecord& record) {
-  const auto same = [](double a, double b) { return a == b || (std::isnan(a) && std::isnan(b)); };
-  EXPECT_EQ(view.step, record.step);
-  EXPECT_EQ(view.wire, record.wire);
-  EXPECT_EQ(view.scalars, record.scalars);
-  EXPECT_EQ(view.details, record.details);
-  EXPECT_PRED2(same, view.loss, record.loss);
-  EXPECT_PRED2(same, view.norm_before, record.norm_before);
-  EXPECT_PRED2(same, view.norm_after, record.norm_after);
-  EXPECT_PRED2(same, view.growth_factor, record.growth_factor);
-  EXPECT_PRED2(same, view.update_ratio, record.update_ratio);
-  EXPECT_PRED2(same, view.gradient_cosine, record.gradient_cosine);
-  EXPECT_PRED2(same, view.distance_ratio, record.distance_ratio);
-  EXPECT_EQ(view.clipped, record.clipped);
-  EXPECT_EQ(view.skipped, record.skipped);
-  EXPECT_EQ(view.nonfinite, record.nonfinite);
-  EXPECT_EQ(view.evaluated, record.evaluated);
-  EXPECT_EQ(view.intervened, record.intervened);
-  EXPECT_EQ(view.shadows, record.shadows);
-  EXPECT_EQ(view.shadows_clipped, record.shadows_clipped);
-}
-
+// What a view takes of the wire, and the maker of the message.
 TEST(StepRecordTest, AViewOfItsWireSaysTheSame) {
   std::vector<v1::StepStats> steps(1, StatsOf(41));
   // One more field in each, so that each is missing, and there, beside all before it.
@@ -170,7 +148,7 @@ TEST(StepRecordTest, AViewOfItsWireSaysTheSame) {
     const auto record = maker.Make(&stats);
     StepRecord view;
     ViewRecord(record->wire, &view);
-    ExpectSame(view, *record);
+    ExpectSameRecord(view, *record);
   }
   EXPECT_TRUE(maker.Make(&steps.back())->evaluated);
   EXPECT_TRUE(maker.Make(&steps.back())->intervened);
