@@ -39,6 +39,35 @@ double NthDistance(const std::vector<double>& sorted, double center, size_t i) {
   return std::max(std::abs(sorted[first] - center), std::abs(sorted[first + i] - center));
 }
 
+// How many of some sorted values are below `value`: by halves as long as they are many, then one by
+// one, which has no branch that depends on them.
+std::ptrdiff_t CountBelow(const std::vector<double>& sorted, double value) {
+  constexpr size_t kFew = 64;
+  const double* from = sorted.data();
+  size_t size = sorted.size();
+  while (size > kFew) {
+    const size_t half = size / 2;
+    if (from[half - 1] < value) from += half;
+    size -= half;
+  }
+  std::ptrdiff_t below = from - sorted.data();
+  for (size_t i = 0; i < size; ++i) below += from[i] < value ? 1 : 0;
+  return below;
+}
+
+// Puts `value` where it belongs among sorted values, of which `old` is one and leaves.
+void Replace(double old, double value, std::vector<double>* sorted) {
+  const auto from = sorted->begin() + CountBelow(*sorted, old);
+  const auto to = sorted->begin() + CountBelow(*sorted, value);
+  if (to <= from) {
+    std::move_backward(to, from, from + 1);
+    *to = value;
+  } else {
+    std::move(from + 1, to, from);
+    *(to - 1) = value;
+  }
+}
+
 }  // namespace
 
 void Ema::Add(double value) {
@@ -71,25 +100,27 @@ Window::Window(int capacity) : capacity_(capacity) {
 
 void Window::Add(double value) {
   if (!std::isfinite(value)) return;
+  in_order_ = in_order_ && asked_;
+  asked_ = false;
   if (size() < capacity_) {
     ring_.push_back(value);
-    sorted_.insert(std::upper_bound(sorted_.begin(), sorted_.end(), value), value);
+    if (in_order_) sorted_.insert(sorted_.begin() + CountBelow(sorted_, value), value);
     return;
   }
   double& oldest = ring_[static_cast<size_t>(next_)];
-  // What lies between the old value and the new one moves by one place.
-  const auto hole = std::lower_bound(sorted_.begin(), sorted_.end(), oldest);
-  if (value < oldest) {
-    const auto to = std::upper_bound(sorted_.begin(), hole, value);
-    std::move_backward(to, hole, hole + 1);
-    *to = value;
-  } else {
-    const auto end = std::upper_bound(hole + 1, sorted_.end(), value);
-    std::move(hole + 1, end, hole);
-    *(end - 1) = value;
-  }
+  if (in_order_) Replace(oldest, value, &sorted_);
   oldest = value;
   if (++next_ == capacity_) next_ = 0;
+}
+
+const std::vector<double>& Window::Sorted() const {
+  if (!in_order_) {
+    sorted_ = ring_;
+    std::sort(sorted_.begin(), sorted_.end());
+    in_order_ = true;
+  }
+  asked_ = true;
+  return sorted_;
 }
 
 std::vector<double> Window::OldestFirst() const {
@@ -109,14 +140,15 @@ void Window::Resize(int capacity) {
 }
 
 double Window::Quantile(double q) const {
-  if (sorted_.empty()) return kNaN;
-  return Interpolate(sorted_.size(), q, [this](size_t i) { return sorted_[i]; });
+  if (ring_.empty()) return kNaN;
+  const std::vector<double>& sorted = Sorted();
+  return Interpolate(sorted.size(), q, [&](size_t i) { return sorted[i]; });
 }
 
 double Window::MedianDistance(double center) const {
-  if (sorted_.empty()) return kNaN;
-  return Interpolate(sorted_.size(), 0.5,
-                     [&](size_t i) { return NthDistance(sorted_, center, i); });
+  if (ring_.empty()) return kNaN;
+  const std::vector<double>& sorted = Sorted();
+  return Interpolate(sorted.size(), 0.5, [&](size_t i) { return NthDistance(sorted, center, i); });
 }
 
 void Window::SaveState(StateWriter* writer) const {
@@ -129,7 +161,7 @@ void Window::LoadState(StateReader* reader) {
   const int64_t next = reader->Int();
   const int64_t size = reader->Int();
   ring_.clear();
-  sorted_.clear();
+  in_order_ = false;
   next_ = 0;
   if (size < 0 || size > capacity_ || next < 0 || next >= capacity_) {
     reader->Fail();
@@ -141,8 +173,6 @@ void Window::LoadState(StateReader* reader) {
     if (!std::isfinite(ring_.back())) reader->Fail();
   }
   if (!reader->ok()) ring_.clear();
-  sorted_ = ring_;
-  std::sort(sorted_.begin(), sorted_.end());
   next_ = static_cast<int>(next);
 }
 

@@ -34,7 +34,8 @@ class GRADWATCH_ENGINE_API Ema {
   int64_t count_ = 0;
 };
 
-// The last values, with their quantiles.
+// The last values, with their quantiles. Where each value is followed by a question, a question is
+// a search; where values come without one, they cost next to nothing and the question sorts them.
 class GRADWATCH_ENGINE_API Window {
  public:
   // Keeps at most `capacity` values, at least 1.
@@ -59,10 +60,15 @@ class GRADWATCH_ENGINE_API Window {
   void LoadState(StateReader* reader);
 
  private:
+  const std::vector<double>& Sorted() const;
+
   int capacity_;
   int next_ = 0;  // Where the next value goes once the ring is full.
   std::vector<double> ring_;
-  std::vector<double> sorted_;  // The same values; so that a query is a search.
+  // The same values in order, unless they came after the last question but one.
+  mutable std::vector<double> sorted_;
+  mutable bool in_order_ = true;
+  mutable bool asked_ = false;  // Since the newest value came.
 };
 
 // Over the last yeses and noes, the share of yeses.
