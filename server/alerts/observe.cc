@@ -144,15 +144,18 @@ Observation ObserveRecurrentExpansion(const Context& context) {
   const double growth = std::pow(10.0, trend.log10_growth);
   const double decades_limit = context.settings.second_threshold;
   const double least = std::min(kExpansionDecadesMin, decades_limit);
-  const double limit =
-      std::max(std::min(context.settings.threshold, std::pow(10.0, decades_limit / trend.window)),
-               std::pow(10.0, least / trend.window));
+  // `least` is at most `decades_limit`, so that only what is below both is held against both.
+  double limit = std::min(context.settings.threshold, std::pow(10.0, decades_limit / trend.window));
+  if (limit == context.settings.threshold) {
+    limit = std::max(limit, std::pow(10.0, least / trend.window));
+  }
   const double decades = trend.window * trend.log10_growth;
   seen.clauses[0] = {.holds = growth > limit, .value = growth, .threshold = limit};
   const double calm =
       std::min(kGrowthResolve, 1.0 + kGrowthResolvePart * (context.settings.threshold - 1.0));
-  seen.clear = growth < std::max(calm, std::pow(10.0, kGrowthResolvePart * least / trend.window)) &&
-               decades < kExpansionDecadesResolvePart * decades_limit;
+  seen.clear =
+      decades < kExpansionDecadesResolvePart * decades_limit &&
+      (growth < calm || growth < std::pow(10.0, kGrowthResolvePart * least / trend.window));
   seen.severity = v1::SEVERITY_WARN;
   return seen;
 }

@@ -186,8 +186,8 @@ Observation ObserveClipSaturated(const Context& context) {
   if (!seen.known) return seen;
   const double share = past.clipped.value();
   const double limit = context.settings.threshold;
-  const double coefficient = past.clip_coefficients.Quantile(0.5);
-  seen.clauses[0] = {.holds = share > limit && coefficient < context.settings.second_threshold,
+  seen.clauses[0] = {.holds = share > limit && past.clip_coefficients.Quantile(0.5) <
+                                                   context.settings.second_threshold,
                      .value = share,
                      .threshold = limit};
   seen.clear = share < limit * kClipSaturatedResolvePart;
