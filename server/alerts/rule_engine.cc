@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "proto/support/timestamp.h"
 #include "server/alerts/alert_log.h"
 #include "server/alerts/baselines.h"
 #include "server/alerts/custom_rule.h"
@@ -33,13 +34,6 @@ v1::Job RelevantPart(const v1::Job& job) {
   *part.mutable_training() = job.training();
   *part.mutable_parameters() = job.parameters();
   return part;
-}
-
-void SetTime(absl::Time time, google::protobuf::Timestamp* timestamp) {
-  const int64_t nanos = absl::ToUnixNanos(time);
-  constexpr int64_t kNanosPerSecond = 1'000'000'000;
-  timestamp->set_seconds(nanos / kNanosPerSecond);
-  timestamp->set_nanos(static_cast<int32_t>(nanos % kNanosPerSecond));
 }
 
 bool IsExplosion(v1::RuleId id) {
@@ -287,7 +281,7 @@ class RuleEngine::Impl {
         TakeOver(context, seen, now, *post, changed);
         break;
       case Transition::kResolves:
-        Note(*post, seen, stats.step());
+        Note(*post, seen, stats.step(), log_.Find(post->life.alert));
         Resolve(v1::Alert::RESOLVE_REASON_CONDITION, now, post, changed);
         break;
       case Transition::kNone:
@@ -321,16 +315,16 @@ class RuleEngine::Impl {
     alert->set_severity(std::max(alert->severity(), event ? v1::SEVERITY_INFO : seen.severity));
     silences_.Mark(alert);
     Describe(context, seen, *post, alert);
-    Note(*post, seen, context.stats.step());
+    Note(*post, seen, context.stats.step(), alert);
     changed->push_back(*alert);
   }
 
   // An alert that told of an event tells of more from now on, as if it fired now.
   void TakeOver(const Context& context, const Observation& seen, absl::Time now, const Post& post,
                 std::vector<v1::Alert>* changed) {
-    Note(post, seen, context.stats.step());
     v1::Alert* alert = log_.Find(post.life.alert);
     if (alert == nullptr) return;
+    Note(post, seen, context.stats.step(), alert);
     alert->set_single_event(false);
     alert->set_severity(std::max(alert->severity(), seen.severity));
     alert->clear_acknowledgement();
@@ -345,7 +339,7 @@ class RuleEngine::Impl {
                    absl::Time now, v1::Alert* alert) {
     alert->set_firing_step(context.stats.step());
     alert->set_first_value(seen.clauses[static_cast<size_t>(life.clause)].value);
-    SetTime(now, alert->mutable_fire_time());
+    SetTimestamp(now, alert->mutable_fire_time());
   }
 
   static void NoteLastGoodStep(const v1::StepStats& stats, v1::Alert* alert) {
@@ -356,8 +350,8 @@ class RuleEngine::Impl {
   // Keeps a firing alert's numbers up to date.
   void Follow(const Context& context, const Observation& seen, const Post& post,
               std::vector<v1::Alert>* changed) {
-    Note(post, seen, context.stats.step());
     v1::Alert* alert = log_.Find(post.life.alert);
+    Note(post, seen, context.stats.step(), alert);
     if (alert == nullptr || !seen.holds() || FiredForEvent(seen, post.life)) return;
     if (seen.severity <= alert->severity()) return;
     alert->set_severity(seen.severity);
@@ -366,8 +360,8 @@ class RuleEngine::Impl {
     changed->push_back(*alert);
   }
 
-  void Note(const Post& post, const Observation& seen, int64_t step) {
-    v1::Alert* alert = log_.Find(post.life.alert);
+  // `alert` is null when it has been forgotten.
+  static void Note(const Post& post, const Observation& seen, int64_t step, v1::Alert* alert) {
     if (alert == nullptr) return;
     const Clause& clause = seen.clauses[static_cast<size_t>(post.life.clause)];
     alert->set_last_value(clause.value);
@@ -402,7 +396,7 @@ class RuleEngine::Impl {
     alert->set_state(v1::Alert::STATE_RESOLVED);
     alert->set_resolve_reason(reason);
     alert->set_resolved_step(last_step_);
-    SetTime(now, alert->mutable_resolve_time());
+    SetTimestamp(now, alert->mutable_resolve_time());
     changed->push_back(*alert);
   }
 

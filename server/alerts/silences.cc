@@ -3,15 +3,9 @@
 #include <algorithm>
 #include <cstdint>
 
+#include "proto/support/timestamp.h"
+
 namespace gradwatch::alerts {
-namespace {
-
-absl::Time EndOf(const v1::Silence& silence) {
-  return absl::FromUnixSeconds(silence.expire_time().seconds()) +
-         absl::Nanoseconds(silence.expire_time().nanos());
-}
-
-}  // namespace
 
 void Silences::Set(const v1::Silence& silence) {
   Remove(silence.rule_name());
@@ -33,7 +27,7 @@ bool Silences::Remove(absl::string_view rule_name) {
 std::vector<std::string> Silences::RemoveEnded(absl::Time now) {
   std::vector<std::string> ended;
   for (const v1::Silence& silence : silences_) {
-    if (EndOf(silence) <= now) ended.push_back(silence.rule_name());
+    if (FromTimestamp(silence.expire_time()) <= now) ended.push_back(silence.rule_name());
   }
   for (const std::string& rule_name : ended) Remove(rule_name);
   return ended;

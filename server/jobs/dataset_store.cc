@@ -10,10 +10,10 @@
 #include "absl/time/time.h"
 #include "openssl/evp.h"
 #include "proto/support/errors.h"
+#include "proto/support/timestamp.h"
 #include "server/base/check.h"
 #include "server/base/status.h"
 #include "server/jobs/names.h"
-#include "server/jobs/timestamp.h"
 
 namespace gradwatch::jobs {
 namespace {

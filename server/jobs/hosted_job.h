@@ -40,13 +40,17 @@ struct Progress {
   std::shared_ptr<const v1::EvaluationResult> latest_evaluation;
   std::shared_ptr<const v1::EvaluationResult> best_evaluation;
   absl::Time last_step_time = absl::InfinitePast();
+  std::optional<double> noise_scale;  // The newest.
+};
+
+// How single numbers went, for metrics. Some kilobytes: read in place.
+struct ValueRecords {
   ValueRecord loss;
   ValueRecord norm_before;
   ValueRecord norm_after;
   ValueRecord growth_factor;
   ValueRecord update_ratio;
   ValueRecord gradient_cosine;
-  std::optional<double> noise_scale;  // The newest.
 };
 
 // Something that is wanted of a running job at its next step boundary, and the answer.
@@ -98,9 +102,10 @@ struct HostedJob final : Dispatcher::Item {
   // While a worker has the job. Otherwise their state is in the checkpoint.
   std::unique_ptr<alerts::RuleEngine> rules ABSL_GUARDED_BY(rules_mu);
 
-  // Leaf lock, held for the copy of a small struct only.
+  // Leaf lock, held for the copy of a small struct or a look at the values only.
   mutable Mutex progress_mu;
   Progress progress ABSL_GUARDED_BY(progress_mu);
+  ValueRecords values ABSL_GUARDED_BY(progress_mu);
 
   Progress GetProgress() const {
     MutexLock lock(&progress_mu);

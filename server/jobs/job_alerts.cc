@@ -6,6 +6,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 #include "proto/support/errors.h"
+#include "proto/support/timestamp.h"
 #include "server/alerts/custom_rule.h"
 #include "server/alerts/job_rules.h"
 #include "server/alerts/rule_catalogue.h"
@@ -14,7 +15,6 @@
 #include "server/jobs/errors.h"
 #include "server/jobs/job_manager_impl.h"
 #include "server/jobs/names.h"
-#include "server/jobs/timestamp.h"
 
 // Alerts of jobs in any state: who looks after them, what is silenced, what other rules would have
 // raised, and jobs that finish no step.
@@ -36,8 +36,7 @@ void CheckText(const std::string& text, absl::string_view field, size_t least, s
 
 void CheckDuration(const google::protobuf::Duration& duration, absl::string_view field,
                    std::vector<FieldViolation>* violations) {
-  const absl::Duration given =
-      absl::Seconds(duration.seconds()) + absl::Nanoseconds(duration.nanos());
+  const absl::Duration given = FromDuration(duration);
   if (given > absl::ZeroDuration() && given <= kNoteDurationMax) return;
   violations->push_back(
       {std::string(field), absl::StrCat(absl::FormatDuration(given),
@@ -46,7 +45,7 @@ void CheckDuration(const google::protobuf::Duration& duration, absl::string_view
 
 // When something that is noted now and holds for `duration` ends.
 google::protobuf::Timestamp EndOf(absl::Time now, const google::protobuf::Duration& duration) {
-  return ToTimestamp(now + absl::Seconds(duration.seconds()) + absl::Nanoseconds(duration.nanos()));
+  return ToTimestamp(now + FromDuration(duration));
 }
 
 // The job and the number in "jobs/{job}/alerts/{n}".

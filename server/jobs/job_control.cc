@@ -2,12 +2,12 @@
 
 #include "absl/strings/str_cat.h"
 #include "proto/support/errors.h"
+#include "proto/support/timestamp.h"
 #include "server/base/status.h"
 #include "server/jobs/errors.h"
 #include "server/jobs/job_manager_impl.h"
 #include "server/jobs/names.h"
 #include "server/jobs/settings.h"
-#include "server/jobs/timestamp.h"
 #include "server/jobs/validate.h"
 
 // Control of jobs by their users: pause, resume, cancel, update, delete, weights. A job that

@@ -7,6 +7,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 #include "proto/support/errors.h"
+#include "proto/support/timestamp.h"
 #include "server/base/check.h"
 #include "server/base/status.h"
 #include "server/jobs/errors.h"
@@ -15,7 +16,6 @@
 #include "server/jobs/names.h"
 #include "server/jobs/shadow_summary.h"
 #include "server/jobs/stats_reader.h"
-#include "server/jobs/timestamp.h"
 
 // Reading: single jobs, lists, history, alerts, streams, and what the metrics show.
 
@@ -405,14 +405,19 @@ absl::StatusOr<std::unique_ptr<JobManager::AlertReader>> JobManager::Impl::OpenA
 JobSnapshot JobManager::Impl::Snapshot(const View& view) const {
   const absl::Time now = clock_->Now();
   JobSnapshot snapshot;
-  const Progress progress = view.hosted->GetProgress();
+  Progress progress;
+  {
+    MutexLock lock(&view.hosted->progress_mu);
+    progress = view.hosted->progress;
+    const ValueRecords& values = view.hosted->values;
+    snapshot.loss = values.loss.At(now);
+    snapshot.norm_before = values.norm_before.At(now);
+    snapshot.norm_after = values.norm_after.At(now);
+    snapshot.growth_factor = values.growth_factor.At(now);
+    snapshot.update_ratio = values.update_ratio.At(now);
+    snapshot.gradient_cosine = values.gradient_cosine.At(now);
+  }
   snapshot.job = Assemble(view, progress);
-  snapshot.loss = progress.loss.At(now);
-  snapshot.norm_before = progress.norm_before.At(now);
-  snapshot.norm_after = progress.norm_after.At(now);
-  snapshot.growth_factor = progress.growth_factor.At(now);
-  snapshot.update_ratio = progress.update_ratio.At(now);
-  snapshot.gradient_cosine = progress.gradient_cosine.At(now);
   snapshot.noise_scale = progress.noise_scale;
   snapshot.clipped_steps = progress.clipped_steps;
   snapshot.nonfinite_entries = progress.nonfinite_entries;

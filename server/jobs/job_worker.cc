@@ -6,15 +6,14 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "absl/time/clock.h"
 #include "proto/support/errors.h"
+#include "proto/support/timestamp.h"
 #include "server/base/check.h"
 #include "server/base/log.h"
 #include "server/base/status.h"
 #include "server/jobs/errors.h"
 #include "server/jobs/job_manager_impl.h"
 #include "server/jobs/settings.h"
-#include "server/jobs/timestamp.h"
 
 // Training: one worker takes one job from the queue, runs it until it ends, pauses or the server
 // stops, and looks into its mailbox between two steps.
@@ -137,12 +136,12 @@ class JobManager::Impl::Worker {
   }
 
   void Step() {
-    const int64_t begin = absl::GetCurrentTimeNanos();
+    const absl::Time begin = impl_->clock_->Now();
     trainer_->Step(&stats_);
-    const int64_t duration = std::max<int64_t>(0, absl::GetCurrentTimeNanos() - begin);
     const absl::Time now = impl_->clock_->Now();
-    *stats_.mutable_time() = ToTimestamp(now);
-    stats_.set_duration_us(duration / 1000);
+    const absl::Duration duration = std::max(absl::ZeroDuration(), now - begin);
+    SetTimestamp(now, stats_.mutable_time());
+    stats_.set_duration_us(absl::ToInt64Microseconds(duration));
     RecordInterventions(now);
 
     // In this order: who sees the step in the stream finds its alerts and the job's progress.
@@ -150,7 +149,7 @@ class JobManager::Impl::Worker {
     const auto record = records_.Make(&stats_);
     RecordProgress(record, now);
     if (job_->log.Append(record)) impl_->dispatcher_.Post(job_);
-    impl_->CountStep(static_cast<double>(duration) * 1e-9);
+    impl_->CountStep(absl::ToDoubleSeconds(duration));
   }
 
   void ObserveRules(absl::Time now) {
@@ -197,6 +196,7 @@ class JobManager::Impl::Worker {
     if (stats_.has_evaluation()) RecordEvaluation(stats_.evaluation());
     MutexLock lock(&job_->progress_mu);
     Progress& progress = job_->progress;
+    ValueRecords& values = job_->values;
     progress.step = trainer_->step();
     progress.updates_applied = trainer_->updates_applied();
     progress.clipped_steps += record->clipped ? 1 : 0;
@@ -209,12 +209,12 @@ class JobManager::Impl::Worker {
     }
     progress.latest = record;
     progress.last_step_time = now;
-    progress.loss.Add(now, record->loss);
-    progress.norm_before.Add(now, record->norm_before);
-    progress.norm_after.Add(now, record->norm_after);
-    progress.growth_factor.Add(now, record->growth_factor);
-    progress.update_ratio.Add(now, record->update_ratio);
-    progress.gradient_cosine.Add(now, record->gradient_cosine);
+    values.loss.Add(now, record->loss);
+    values.norm_before.Add(now, record->norm_before);
+    values.norm_after.Add(now, record->norm_after);
+    values.growth_factor.Add(now, record->growth_factor);
+    values.update_ratio.Add(now, record->update_ratio);
+    values.gradient_cosine.Add(now, record->gradient_cosine);
     if (stats_.noise().has_noise_scale()) progress.noise_scale = stats_.noise().noise_scale();
   }
 

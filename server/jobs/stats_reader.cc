@@ -6,6 +6,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "proto/support/errors.h"
+#include "proto/support/timestamp.h"
 #include "server/base/status.h"
 
 namespace gradwatch::jobs {
@@ -14,7 +15,7 @@ namespace {
 absl::StatusOr<absl::Duration> IntervalOf(const v1::StreamStatsRequest& request) {
   if (!request.has_min_interval()) return absl::ZeroDuration();
   const google::protobuf::Duration& asked = request.min_interval();
-  const absl::Duration interval = absl::Seconds(asked.seconds()) + absl::Nanoseconds(asked.nanos());
+  const absl::Duration interval = FromDuration(asked);
   if (interval < absl::ZeroDuration() || interval > LogReader::kIntervalMax) {
     return InvalidFields(
         {{"min_interval",

@@ -8,6 +8,7 @@
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "proto/support/errors.h"
+#include "proto/support/timestamp.h"
 #include "server/base/version.h"
 #include "server/jobs/names.h"
 #include "tests/unit/jobs/dataset_testing.h"
@@ -962,6 +963,24 @@ TEST_F(JobManagerTest, CountsJobsByStateAndStepsByDuration) {
   uint64_t steps = 0;
   for (const uint64_t count : totals.step_duration_counts) steps += count;
   EXPECT_EQ(steps, 10u);
+}
+
+TEST_F(JobManagerTest, AStepTakesAsLongAsTheClockSays) {
+  script_->step_stats = [this](v1::StepStats* stats) {
+    // Somebody sets the clock back during step 1.
+    clock_.Advance(stats->step() == 1 ? absl::Seconds(-5) : absl::Microseconds(2999));
+  };
+  Create("a", 3);
+  AwaitState("jobs/a", Job::STATE_SUCCEEDED);
+
+  const std::vector<v1::StepStats> history = ReadHistory("jobs/a", &manager());
+
+  ASSERT_EQ(history.size(), 3u);
+  EXPECT_EQ(history[0].duration_us(), 2999);
+  EXPECT_EQ(history[1].duration_us(), 0);
+  EXPECT_EQ(history[2].duration_us(), 2999);
+  EXPECT_EQ(FromTimestamp(history[2].time()), clock_.Now());
+  EXPECT_DOUBLE_EQ(manager().GetTotals().step_duration_sum_seconds, 2 * 2999e-6);
 }
 
 TEST_F(JobManagerTest, LargestNormIsThatOfTheLastMinute) {
