@@ -450,6 +450,7 @@ std::vector<JobSnapshot> JobManager::Impl::Snapshots() {
     }
   }
   std::vector<JobSnapshot> snapshots;
+  snapshots.reserve(running.size() + others.size());
   for (const View& view : running) snapshots.push_back(Snapshot(view));
   for (const View& view : others) snapshots.push_back(Snapshot(view));
   return snapshots;

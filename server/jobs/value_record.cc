@@ -21,6 +21,7 @@ ValueSummary ValueRecord::At(absl::Time now) const {
   ValueSummary summary;
   summary.count = count_;
   summary.sum = sum_;
+  if (count_ == 0) return summary;  // As for all jobs that wait.
   const int64_t second = absl::ToUnixSeconds(now);
   for (const Bucket& bucket : buckets_) {
     if (bucket.second < 0 || bucket.second <= second - kSeconds) continue;

@@ -51,11 +51,12 @@ class JobCollectable final : public prometheus::Collectable {
     FamilySet out;
     AddSummarySeries(view.count_by_state, view.snapshots, &out);
     size_t shown = 0, dropped = 0, jobs = 0;
+    FamilySet counted = FamilySet::Counting();
     for (const jobs::JobSnapshot& snapshot : view.snapshots) {
       // First, since a job is shown whole or not at all.
-      FamilySet counted = FamilySet::Counting();
+      const size_t before = counted.series();
       AddJobSeries(snapshot, rules_, &counted);
-      const size_t series = counted.series();
+      const size_t series = counted.series() - before;
       if (jobs == jobs_max_ || shown + series > series_max_) {
         dropped += series;
         continue;
