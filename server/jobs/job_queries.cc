@@ -404,12 +404,13 @@ absl::StatusOr<std::unique_ptr<JobManager::AlertReader>> JobManager::Impl::OpenA
 
 JobSnapshot JobManager::Impl::Snapshot(const View& view) const {
   const absl::Time now = clock_->Now();
+  const HostedJob& hosted = *view.hosted;
   JobSnapshot snapshot;
   Progress progress;
   {
-    MutexLock lock(&view.hosted->progress_mu);
-    progress = view.hosted->progress;
-    const ValueRecords& values = view.hosted->values;
+    MutexLock lock(&hosted.progress_mu);
+    progress = hosted.progress;
+    const ValueRecords& values = hosted.values;
     snapshot.loss = values.loss.At(now);
     snapshot.norm_before = values.norm_before.At(now);
     snapshot.norm_after = values.norm_after.At(now);
@@ -422,7 +423,7 @@ JobSnapshot JobManager::Impl::Snapshot(const View& view) const {
   snapshot.clipped_steps = progress.clipped_steps;
   snapshot.nonfinite_entries = progress.nonfinite_entries;
   snapshot.last_step_time = progress.last_step_time;
-  const auto published = feed_.Of(view.hosted->number);
+  const auto published = feed_.Of(hosted.number);
   for (const auto& alert : published->alerts) {
     const bool recent = alert->state() == v1::Alert::STATE_FIRING ||
                         now - FromTimestamp(alert->resolve_time()) < limits_.grace_period;
@@ -433,7 +434,7 @@ JobSnapshot JobManager::Impl::Snapshot(const View& view) const {
   for (const auto& [key, count] : published->fired) {
     snapshot.alerts_total.push_back({key.first, key.second, count});
   }
-  snapshot.interventions_total = view.hosted->interventions.CountByKind();
+  snapshot.interventions_total = hosted.interventions.CountByKind();
   return snapshot;
 }
 
