@@ -9,7 +9,7 @@
 
 namespace gradwatch {
 
-// Of times from 1970 on, to the nanosecond.
+// Pure, to the nanosecond; times from 1970 to 2262, durations of either sign, none is checked.
 inline void SetTimestamp(absl::Time time, google::protobuf::Timestamp* stamp) {
   constexpr int64_t kNanosPerSecond = 1'000'000'000;
   const int64_t nanos = absl::ToUnixNanos(time);

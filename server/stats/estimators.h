@@ -65,7 +65,7 @@ class GRADWATCH_ENGINE_API Window {
   int capacity_;
   int next_ = 0;  // Where the next value goes once the ring is full.
   std::vector<double> ring_;
-  // The same values in order, unless they came after the last question but one.
+  // The same values in order where in_order_ says so; brought up to date by questions.
   mutable std::vector<double> sorted_;
   mutable bool in_order_ = true;
   mutable bool asked_ = false;  // Since the newest value came.
